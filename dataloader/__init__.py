@@ -1,0 +1,1 @@
+"""Prepared sections in, normalised and augmented batches out."""

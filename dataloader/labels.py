@@ -1,0 +1,103 @@
+"""Reading poses, calibrations and label files; every problem names its file."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geometry.cameras import intrinsics_matrix
+from geometry.poses import check_pose
+from tasks import LAS_CODE_TO_CLASS, Task
+
+NODATA = -1.0
+
+
+def _read_numbers(path: Path, kind: str) -> np.ndarray:
+    try:
+        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        return np.array(rows, dtype=np.float64)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{kind} file not found: {path}") from None
+    except ValueError:
+        raise ValueError(f"{kind} file {path} is not a table of numbers with rows of equal length") from None
+
+
+def read_pose(path: Path) -> torch.Tensor:
+    """Camera-to-world pose [4, 4] float64, metres; ValueError when it is not a rigid transform."""
+    numbers = _read_numbers(path, "pose")
+    if numbers.shape != (4, 4):
+        raise ValueError(f"pose file {path} must hold 4 rows of 4 numbers, found shape {numbers.shape}")
+    pose_44 = torch.from_numpy(numbers)
+    check_pose(pose_44, f"pose file {path}")
+    return pose_44
+
+
+def read_calibration(path: Path, height_px: int, width_px: int) -> torch.Tensor:
+    """Intrinsics [3, 3] float64 of the image as stored.
+
+    The file holds one number (focal length, principal point at the image centre), four (fx fy cx cy) or a 3 x 3 matrix.
+    """
+    numbers = _read_numbers(path, "calibration")
+    if numbers.shape == (3, 3):
+        if abs(numbers[0, 1]) > 1e-9 or not np.allclose(numbers[2], [0, 0, 1]) or abs(numbers[1, 0]) > 1e-9:
+            raise ValueError(f"calibration file {path}: only zero-skew matrices [fx 0 cx; 0 fy cy; 0 0 1] are supported")
+        parameters = numbers[0, 0], numbers[1, 1], numbers[0, 2], numbers[1, 2]
+    elif numbers.size == 1:
+        parameters = numbers.item(), numbers.item(), width_px / 2, height_px / 2
+    elif numbers.size == 4:
+        parameters = tuple(numbers.ravel().tolist())
+    else:
+        raise ValueError(f"calibration file {path} must hold 1 number, 4 numbers or a 3 x 3 matrix, found {numbers.size}")
+    try:
+        return intrinsics_matrix(*parameters)
+    except ValueError as error:
+        raise ValueError(f"calibration file {path}: {error}") from None
+
+
+def read_label(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reads a label file.
+
+    Returns:
+        (label, valid): label float32 [C, h, w] and bool [1, h, w]; semantics: class indices uint8 [1, H, W].
+        Valid where no channel equals -1 and all are finite.
+    """
+    if task.label_suffix == ".npy":
+        return _read_semantics(path)
+    try:
+        label = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"label file not found: {path}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"cannot read label file {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(label, torch.Tensor):
+        raise ValueError(f"label file {path} holds a {type(label).__name__}, not a tensor")
+    if task.label_channels == 0 and label.ndim == 2:
+        label = label[None]
+    expected = max(task.label_channels, 1)
+    if label.ndim != 3 or label.shape[0] != expected:
+        raise ValueError(f"label file {path} must have shape [{expected}, h, w], found {list(label.shape)}")
+    label = label.float()
+    valid_1hw = ((label != NODATA) & torch.isfinite(label)).all(0, keepdim=True)
+    return torch.where(valid_1hw, label, 0.0), valid_1hw
+
+
+def _read_semantics(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        codes_HW = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"label file not found: {path}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"cannot read label file {path}: {error}") from None
+    if codes_HW.ndim != 2:
+        raise ValueError(f"label file {path} must have shape [H, W], found {list(codes_HW.shape)}")
+    table = np.full(256, 255, np.uint8)
+    for code, class_index in LAS_CODE_TO_CLASS.items():
+        table[code] = class_index
+    unknown = sorted(set(np.unique(codes_HW).tolist()) - set(LAS_CODE_TO_CLASS))
+    if unknown:
+        raise ValueError(f"label file {path}: LAS codes {unknown} have no class; known are {sorted(LAS_CODE_TO_CLASS)}")
+    classes_1HW = torch.from_numpy(table[codes_HW.astype(np.uint8)])[None]
+    return classes_1HW, torch.ones_like(classes_1HW, dtype=torch.bool)
