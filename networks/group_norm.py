@@ -1,7 +1,7 @@
 """Group normalisation fused with its ReLU, quick on CPUs for channels-last tensors.
 
 PyTorch's own backward pass of GroupNorm falls to a slow path for channels-last tensors on CPUs (bfloat16 [4, 32, 240,
-360]: 175 ms on 2 cores, against 10 ms here), while convolutions are several times faster in that layout.
+360]: 175 ms on 2 cores; 20 ms here), while convolutions are several times faster in that layout.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
         weight_C = weight_C.float()
         sum_dy_BC = _sum_over_pixels(dy_BChw)
         # Sum of dy * x_hat, x_hat the normalised input.
-        sum_dyx_BC = (_sum_over_pixels(dy_BChw * x_BChw) - mean_BC * sum_dy_BC) * rstd_BC
+        buffer_BChw = dy_BChw * x_BChw
+        sum_dyx_BC = (_sum_over_pixels(buffer_BChw) - mean_BC * sum_dy_BC) * rstd_BC
 
         # dx = rstd * (weight dy - group mean of weight dy - x_hat * group mean of weight dy x_hat) = a dy + b x + c
         n = h * w * (C // G)
@@ -59,7 +60,7 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
         b_BC = -rstd_BC.square() * mean_wdyx_BC
         c_BC = -rstd_BC * mean_wdy_BC - b_BC * mean_BC
         a_BC11, b_BC11, c_BC11 = (t.to(x_BChw.dtype)[..., None, None] for t in (a_BC, b_BC, c_BC))
-        dx_BChw = torch.addcmul(c_BC11, x_BChw, b_BC11).addcmul_(dy_BChw, a_BC11)
+        dx_BChw = torch.addcmul(c_BC11, x_BChw, b_BC11, out=buffer_BChw).addcmul_(dy_BChw, a_BC11)
         return dx_BChw, sum_dyx_BC.sum(0), sum_dy_BC.sum(0), None, None, None
 
 
