@@ -21,43 +21,57 @@ def step_generator(seed: int, images_seen: int) -> torch.Generator:
     return _generator(seed, 1, images_seen)
 
 
-class EpochBatchSampler(Sampler[list[int]]):
-    """Batches of one epoch; an epoch draws as many samples as the data set holds.
+class RunBatchSampler(Sampler[list[int]]):
+    """Batches of a whole run, epoch after epoch; an epoch draws as many samples as the data set holds.
 
     Args:
         is_real: per sample, whether it is a real photo.
-        batch_size: the last batch may be smaller.
-        seed, epoch: determine the order.
-        start_batch: batches to skip, for resuming inside an epoch.
-        real_share: None: every sample once, shuffled. Otherwise the expected share of real photos among the drawn ones:
+        batch_size: the last batch of an epoch may be smaller.
+        seed: determines the order of every epoch.
+        epochs: epochs of the whole run.
+        start_epoch, start_batch: where to continue.
+        real_share: None: every sample once an epoch, shuffled. Otherwise the share of real photos among the drawn ones:
             few photos are repeated, many synthetic images are sub-sampled evenly over the epochs.
     """
 
-    def __init__(self, is_real: list[bool], batch_size: int, *, seed: int, epoch: int, start_batch: int = 0,
-                 real_share: float | None = None):
+    def __init__(self, is_real: list[bool], batch_size: int, *, seed: int, epochs: int, start_epoch: int = 0,
+                 start_batch: int = 0, real_share: float | None = None):
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, got {batch_size}")
-        if real_share is not None and not 0 < real_share < 1:
-            raise ValueError(f"real share must lie between 0 and 1, got {real_share}")
-        self.batch_size, self.start_batch = batch_size, start_batch
-        generator = _generator(seed, 0, epoch)
-        if real_share is None:
-            self.order = torch.randperm(len(is_real), generator=generator).tolist()
-        else:
-            self.order = _mixed_order(torch.tensor(is_real), real_share, seed, epoch, generator)
+        if real_share is not None:
+            if not 0 < real_share < 1:
+                raise ValueError(f"real share must lie between 0 and 1, got {real_share}")
+            if all(is_real) or not any(is_real):
+                raise ValueError("a real share needs both real and synthetic training sections")
+        self._is_real_N = torch.tensor(is_real)
+        self._batch_size, self._seed, self._real_share = batch_size, seed, real_share
+        self._epochs, self._start_epoch, self._start_batch = epochs, start_epoch, start_batch
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self._is_real_N) // self._batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return (self._epochs - self._start_epoch) * self.batches_per_epoch - self._start_batch
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in range(self.start_batch * self.batch_size, len(self.order), self.batch_size):
-            yield self.order[start : start + self.batch_size]
+        first = self._start_batch * self._batch_size
+        for epoch in range(self._start_epoch, self._epochs):
+            order = self.order_of(epoch)
+            for start in range(first, len(order), self._batch_size):
+                yield order[start : start + self._batch_size]
+            first = 0
+
+    def order_of(self, epoch: int) -> list[int]:
+        """Sample indices of an epoch."""
+        generator = _generator(self._seed, 0, epoch)
+        if self._real_share is None:
+            return torch.randperm(len(self._is_real_N), generator=generator).tolist()
+        return _mixed_order(self._is_real_N, self._real_share, self._seed, epoch, generator)
 
 
 def _mixed_order(is_real_N: torch.Tensor, share: float, seed: int, epoch: int, generator: torch.Generator) -> list[int]:
     real, synthetic = is_real_N.nonzero()[:, 0], (~is_real_N).nonzero()[:, 0]
-    if len(real) == 0 or len(synthetic) == 0:
-        raise ValueError("a real share needs both real and synthetic training sections")
     total = len(is_real_N)
     n_real = min(max(round(share * total), 1), total - 1)
     order = torch.cat((_endless(real, n_real, seed, epoch, 2), _endless(synthetic, total - n_real, seed, epoch, 3)))

@@ -1,0 +1,92 @@
+# Shared by all scripts: defaults, the task table, the launcher. Sourced, never run.
+#
+# Environment (all optional):
+#   DATASETS_DIR  scenes                         (datasets)
+#   OUTPUT_DIR    logs                           (output)
+#   CKPT_DIR      checkpoints                    (the output folder)
+#   WEIGHTS_DIR   selected weights               (weights-clean)
+#   EPOCHS BATCH_SIZE LR IMAGE_HEIGHT            replace a script's table row
+#   MIN_CKPT_ITER checkpoints up to here are not validated
+#   EXTRA_ARGS    appended to the command
+#   PYTHON        interpreter                    (.venv/bin/python when there is one, else python3)
+#   DRY_RUN=1     print the commands instead of running them
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+DATASETS_DIR="${DATASETS_DIR:-$ROOT/datasets}"
+OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/output}"
+WEIGHTS_DIR="${WEIGHTS_DIR:-$ROOT/weights-clean}"
+CKPT_DIR="${CKPT_DIR:-}"
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  [ -x "$ROOT/.venv/bin/python" ] && PYTHON="$ROOT/.venv/bin/python"
+fi
+
+fail() { echo "error: $*" >&2; exit 2; }
+
+# one_of NAME VALUE CHOICE...
+one_of() {
+  local name="$1" value="$2" choice
+  shift 2
+  for choice in "$@"; do [ "$value" = "$choice" ] && return 0; done
+  fail "unknown $name '$value'; choose from: $*"
+}
+
+# chunk NAME VALUE: VALUE with two decimals; must be a number in [0, 1].
+chunk() {
+  [[ "$2" =~ ^(0(\.[0-9]+)?|1(\.0+)?)$ ]] || fail "$1 must be a number in [0, 1], got '$2'"
+  LC_ALL=C printf '%.2f' "$2"
+}
+
+# parse_encoder_arguments DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID
+parse_encoder_arguments() {
+  [ $# -le 8 ] || fail "at most 8 arguments: DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
+  DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
+  SIM_CHUNK="$(chunk SIM_CHUNK "${4:-1.0}")"
+  REAL_DOMAIN="${5:-in_place}"
+  REAL_CHUNK="$(chunk REAL_CHUNK "${6:-1.0}")"
+  UNC="${7:-MLE}" CUDA_ID="${8:-0}"
+  check_common
+  one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
+}
+
+# Checks DATASET TASK NET_DEPTH UNC and sets the flags that follow from them.
+check_common() {
+  one_of TASK "$TASK" coord depth normal semantics
+  one_of NET_DEPTH "$NET_DEPTH" FULL TINY
+  # The first pretraining section proves the data set; a scene may be of any name.
+  [ "${DRY_RUN:-0}" = 1 ] || [ -d "$DATASETS_DIR/$DATASET" ] || fail "unknown data set '$DATASET': no folder $DATASETS_DIR/$DATASET"
+  if [ "$TASK" = semantics ]; then UNC=none; fi
+  one_of UNC "$UNC" MLE mle none NONE
+  NET_FLAGS=(--uncertainty "$UNC")
+  if [ "$NET_DEPTH" = TINY ]; then NET_FLAGS+=(--tiny); fi
+  case "$TASK" in
+    coord) TASK_FLAGS=(--inittolerance 50 --softclamp 100 --hardclamp 1000) ;;
+    depth | normal) TASK_FLAGS=(--hardclamp 10) ;;
+    semantics) TASK_FLAGS=() ; NET_FLAGS+=(--fullsize) ;;
+  esac
+  if [ -n "$CUDA_ID" ]; then export CUDA_VISIBLE_DEVICES="$CUDA_ID"; fi
+}
+
+# run COMMAND...: runs it, or prints it under DRY_RUN=1.
+run() {
+  if [ "${DRY_RUN:-0}" = 1 ]; then
+    local quoted
+    printf -v quoted ' %q' "$@"
+    echo "${quoted# }"
+  else
+    (cd "$ROOT" && "$@")
+  fi
+}
+
+# launch_training TASK_ARGUMENTS...: train_single_task.py with everything the scripts share.
+launch_training() {
+  local command=("$PYTHON" "$ROOT/train_single_task.py" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
+    --datasets_dir "$DATASETS_DIR" --output_dir "$OUTPUT_DIR" --auto_resume)
+  if [ -n "$CKPT_DIR" ]; then command+=(--ckpt_dir "$CKPT_DIR"); fi
+  if [ -n "${IMAGE_HEIGHT:-}" ]; then command+=(--image_height "$IMAGE_HEIGHT"); fi
+  # Word splitting is wanted: EXTRA_ARGS holds several arguments.
+  # shellcheck disable=SC2206
+  command+=(${EXTRA_ARGS:-})
+  run "${command[@]}"
+}
