@@ -53,7 +53,7 @@ def normal_loss(
         regression_loss(error_B1hw, sigma_B1hw, valid_B1hw, dimensions=2) / valid_B1hw.numel(),
         in_range_B1hw.float().mean(),
         {
-            "normal in radian": masked_mean(error_B1hw, valid_B1hw),
-            "normal in degree": masked_mean(angle_B1hw, valid_B1hw),
+            "normal": masked_mean(error_B1hw, valid_B1hw),
+            "normal_angle_deg": masked_mean(angle_B1hw, valid_B1hw),
         },
     )

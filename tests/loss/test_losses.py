@@ -160,7 +160,10 @@ def test_normal_loss_goes_the_short_way_round():
     error = 2 * (2 * math.pi - 6.1) + 0.2
     result = loss_for("normal")(prediction, None, batch, LossOptions(hardclamp=30))
     assert result.total.item() == pytest.approx(error / 2, rel=1e-4)
-    assert result.regression["normal in radian"].item() == pytest.approx(error, rel=1e-4)
+    assert result.regression["normal"].item() == pytest.approx(error, rel=1e-4)
+    true, predicted = labels[0, :, 0, 0], normal_from_logits(prediction)[0, :, 0, 0]
+    angle_deg = math.degrees(math.acos((true * predicted).sum().item()))
+    assert result.regression["normal_angle_deg"].item() == pytest.approx(angle_deg, rel=1e-3)
     assert result.valid_rate.item() == pytest.approx(0.5)
     assert loss_for("normal")(prediction, None, batch, LossOptions(hardclamp=1)).valid_rate == 0
     sigma = torch.full((1, 1, H_CELLS, W_CELLS), 0.5)
