@@ -1,0 +1,19 @@
+"""Geodata or photos in, sections out: rendering, view sampling, labels."""
+
+from datagen.cameras import Camera, centred_intrinsics
+from datagen.render import Renderer, View
+from datagen.scene import GeoScene
+from datagen.sections import new_sections, split_stems, update_scene_record, write_sample, write_section
+
+__all__ = [
+    "Camera",
+    "GeoScene",
+    "Renderer",
+    "View",
+    "centred_intrinsics",
+    "new_sections",
+    "split_stems",
+    "update_scene_record",
+    "write_sample",
+    "write_section",
+]

@@ -1,0 +1,47 @@
+"""`python -m datagen sections|photos|demo`: prepared sections from geodata, photos, or the embedded demo scene."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+from datagen import photo_command, section_command
+
+
+def build_parser(demo: bool) -> argparse.ArgumentParser:
+    """The command's parser; the demo scene is only imported when asked for."""
+    parser = argparse.ArgumentParser(prog="python -m datagen", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    section_command.add_arguments(commands.add_parser("sections", help="rendered train_sim / val_sim from geodata", description=section_command.__doc__))
+    photo_command.add_arguments(commands.add_parser("photos", help="*_drone_real and *_drone_sim from photos with known cameras", description=photo_command.__doc__))
+    demo_parser = commands.add_parser("demo", help="the embedded procedural scene")
+    if demo:
+        from datagen import demo as demo_command
+
+        demo_command.add_arguments(demo_parser)
+        demo_parser.set_defaults(run=demo_command.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; expected errors become one line on stderr and exit code 2, Ctrl-C 130."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser("demo" in arguments[:1]).parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # A terminated run cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

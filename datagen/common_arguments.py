@@ -1,0 +1,102 @@
+"""Arguments that the commands share, and what they build."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from pathlib import Path
+
+from datagen.scene import GeoScene
+from datagen.sections import check_frame, read_scene_record
+
+log = logging.getLogger(__name__)
+
+_SCENE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def scene_name(text: str) -> str:
+    if not _SCENE_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain folder name (letters, digits, _ . -)")
+    return text
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def focal_length(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a focal length in pixels")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def code_replacement(text: str) -> tuple[int, int]:
+    old, _, new = text.partition("=")
+    try:
+        return int(old), int(new)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW with LAS codes") from None
+
+
+def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
+    """Geodata, scene name and output."""
+    geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS)")
+    geodata.add_argument("--surface", type=Path, required=True, help="surface model, heights in metres")
+    geodata.add_argument("--ortho", type=Path, required=True, help="orthophoto, 8 bits per channel")
+    geodata.add_argument("--landcover", type=Path, help="land cover, LAS codes; without it all ground is unclassified (1)")
+    geodata.add_argument("--landcover_codes", type=code_replacement, nargs="+", default=[], metavar="OLD=NEW", help="replace land-cover codes, such as 5=3")
+    geodata.add_argument("--origin", type=float, nargs=3, metavar=("X", "Y", "Z"), help="world origin in the CRS (default: the scene's recorded one, else the data's centre rounded to 100 m)")
+    output = parser.add_argument_group("output: OUTPUT_DIR/SCENE/<section>/")
+    output.add_argument("--scene", type=scene_name, required=True, help="name of the scene")
+    output.add_argument("--output_dir", type=Path, required=True, help="folder of the data sets")
+    output.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="threads")
+    existing = output.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace sections that exist")
+    existing.add_argument("--resume", action="store_true", help="keep sections that exist when they were made with the same settings, make the missing ones")
+
+
+def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
+    """The scene of the arguments, in the world frame that the scene folder already has."""
+    record = read_scene_record(scene_dir) or {}
+    origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
+    scene = GeoScene.open(args.surface, args.ortho, args.landcover, origin_xyz=origin_xyz, landcover_codes=dict(args.landcover_codes))
+    check_frame(record, scene, scene_dir)
+    log.info("scene: %d x %d surface cells of %.3g m, orthophoto pixels of %.3g m, origin %s", scene.grid.cols, scene.grid.rows,
+             scene.grid.step_x, scene.ortho_grid.step_x, list(scene.origin_xyz))
+    return scene
+
+
+def sections_to_make(args: argparse.Namespace, scene_dir: Path, settings: dict[str, dict]) -> bool:
+    """Whether the sections (name to settings) have to be made.
+
+    Raises:
+        FileExistsError: some exist and neither --overwrite nor --resume was given.
+        ValueError: --resume, but one was made with other settings.
+    """
+    existing = [name for name in settings if (scene_dir / name).exists()]
+    if not existing or args.overwrite:
+        return True
+    if not args.resume:
+        raise FileExistsError(f"already there: {', '.join(str(scene_dir / name) for name in existing)} (--overwrite replaces them, --resume keeps them when they were made with the same settings)")
+    recorded = (read_scene_record(scene_dir) or {}).get("sections", {})
+    for name in existing:
+        differing = sorted(key for key in settings[name] if recorded.get(name, {}).get(key) != settings[name][key])
+        if differing:
+            raise ValueError(f"--resume: {scene_dir / name} was made with other settings ({', '.join(differing)}); use --overwrite")
+    if len(existing) == len(settings):
+        log.info("already there with the same settings: %s", ", ".join(existing))
+        return False
+    return True

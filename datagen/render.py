@@ -1,0 +1,217 @@
+"""Views of a scene: colour filtered to the pixel, and labels exactly through the cell centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datagen.raycast import Hits
+from datagen.scene import UNCLASSIFIED, GeoScene
+from geometry.grid import STRIDE
+
+# Footprints are computed for surfaces tilted at most this far from the ray (cosine): beyond, one texel row decides.
+_MIN_INCIDENCE = 0.05
+_SKY_ZENITH, _SKY_HORIZON = np.float32([96, 146, 214]), np.float32([206, 221, 236])
+# A pixel is an edge when the inverse depth bends by more than this many times the pixel's angle.
+_EDGE_BEND = 1.5
+_EDGE_GRID = 3
+
+
+@dataclass(frozen=True)
+class View:
+    """One rendered camera. NaN (labels) and code 0 (semantics) where the rays meet no surface.
+
+    Attributes:
+        rgb_HW3: uint8. semantics_HW: uint8 LAS codes.
+        coords_3hw: world points, metres. depth_hw: z-buffer depth, metres.
+        normal_3hw: unit normals in the camera frame, oriented towards the camera. All float32.
+    """
+
+    rgb_HW3: np.ndarray
+    coords_3hw: np.ndarray
+    depth_hw: np.ndarray
+    normal_3hw: np.ndarray
+    semantics_HW: np.ndarray
+
+    @property
+    def valid_hw(self) -> np.ndarray:
+        return np.isfinite(self.depth_hw)
+
+
+class Renderer:
+    """Renders views of a scene by casting rays at its surface. Thread-safe."""
+
+    def __init__(self, scene: GeoScene, *, label_stride: int = STRIDE):
+        """Args: label_stride: pixels per label cell; 8 for the network grid, 1 for full-size labels."""
+        if label_stride < 1:
+            raise ValueError(f"label_stride must be at least 1, got {label_stride}")
+        self.scene, self.label_stride = scene, label_stride
+
+    def visible_fraction(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> float:
+        """Share of the network grid's cells that see the surface."""
+        direction_N3 = pixel_directions(world_from_cam_44, K_33, *_cell_centres(width, height, STRIDE))
+        return float(self._cast(world_from_cam_44, direction_N3).hit_N.mean())
+
+    def render(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> View:
+        """Renders one view.
+
+        Args:
+            world_from_cam_44: pose, OpenCV camera axes, metres.
+            K_33: intrinsics in continuous pixels (the image spans [0, width] x [0, height]), zero skew.
+        """
+        pixel_x, pixel_y = _cell_centres(width, height, 1)
+        direction_N3 = pixel_directions(world_from_cam_44, K_33, pixel_x, pixel_y)
+        hits = self._cast(world_from_cam_44, direction_N3)
+        rgb_N3 = self._colour(world_from_cam_44, K_33, direction_N3, hits, 1.0)
+        self._smooth_edges(rgb_N3, world_from_cam_44, K_33, hits, width, height)
+        coords_3hw, depth_hw, normal_3hw = self._labels(world_from_cam_44, K_33, direction_N3, hits, width, height)
+        return View(
+            np.clip(np.rint(rgb_N3), 0, 255).astype(np.uint8).reshape(height, width, 3),
+            coords_3hw,
+            depth_hw,
+            normal_3hw,
+            self._codes(world_from_cam_44, direction_N3, hits).reshape(height, width),
+        )
+
+    def _cast(self, world_from_cam_44: np.ndarray, direction_N3: np.ndarray) -> Hits:
+        origin_N3 = np.broadcast_to(world_from_cam_44[:3, 3].astype(np.float32), direction_N3.shape)
+        return self.scene.raycaster.cast(origin_N3, direction_N3)
+
+    def _colour(self, world_from_cam_44, K_33, direction_N3, hits: Hits, pixel_size: float) -> np.ndarray:
+        """Colour float32 [N, 3] of rays that each stand for a pixel_size x pixel_size part of the image."""
+        colour_N3 = np.empty((len(direction_N3), 3), np.float32)
+        hit_N = hits.hit_N
+        if not hit_N.all():
+            colour_N3[~hit_N] = self._background(direction_N3[~hit_N])
+        which = slice(None) if hit_N.all() else np.flatnonzero(hit_N)
+        direction, t, normal = direction_N3[which], hits.t_N[which, None], hits.normal_N3[which]
+        if len(direction) == 0:
+            return colour_N3
+        grid = self.scene.ortho_grid
+        x, y = _plan_position(world_from_cam_44, direction, t)
+        texel_2 = np.float32([1 / grid.step_x, -1 / grid.step_y])
+        # A neighbouring ray meets the facet's plane at p + t (e - d (n.e) / (n.d)); only x and y matter to the map.
+        n_dot_d = np.einsum("ni,ni->n", normal, direction)
+        limit = _MIN_INCIDENCE * np.sqrt(np.einsum("ni,ni->n", normal, normal) * np.einsum("ni,ni->n", direction, direction))
+        n_dot_d = np.minimum(n_dot_d, -limit)
+        jacobian_N22 = np.empty((len(direction), 2, 2), np.float32)
+        for axis in range(2):
+            step_3 = (world_from_cam_44[:3, axis] * (pixel_size / K_33[axis, axis])).astype(np.float32)
+            ratio = (normal @ step_3) / n_dot_d
+            jacobian_N22[:, :, axis] = t * (step_3[:2] - direction[:, :2] * ratio[:, None]) * texel_2
+        u, v = grid.columns(x).astype(np.float32), grid.rows_of(y).astype(np.float32)
+        colour_N3[which] = self.scene.texture.sample(u, v, jacobian_N22)
+        return colour_N3
+
+    def _background(self, direction_N3: np.ndarray) -> np.ndarray:
+        """Sky above the horizon; below it, beyond the data, the orthophoto's mean colour, blended over 3 degrees."""
+        sine_N = direction_N3[:, 2] / np.linalg.norm(direction_N3, axis=1)
+        up = np.clip(sine_N, 0, 1)[:, None] ** np.float32(0.6)
+        sky_N3 = _SKY_HORIZON + up * (_SKY_ZENITH - _SKY_HORIZON)
+        below = np.clip(-sine_N / np.sin(np.deg2rad(3.0)), 0, 1)[:, None].astype(np.float32)
+        return sky_N3 + below * (self.scene.texture.mean_colour_3.astype(np.float32) - sky_N3)
+
+    def _smooth_edges(self, rgb_N3, world_from_cam_44, K_33, hits: Hits, width: int, height: int) -> None:
+        """Replaces the colour of pixels on depth edges by the mean of 3 x 3 sub-pixel rays, in place."""
+        edge = np.flatnonzero(_depth_edges(hits.t_N.reshape(height, width), K_33))
+        if len(edge) == 0:
+            return
+        offset = (np.arange(_EDGE_GRID) + 0.5) / _EDGE_GRID
+        x = ((edge % width)[:, None, None] + offset[None, None, :]).repeat(_EDGE_GRID, 1).ravel()
+        y = ((edge // width)[:, None, None] + offset[None, :, None]).repeat(_EDGE_GRID, 2).ravel()
+        direction_N3 = pixel_directions(world_from_cam_44, K_33, x, y)
+        fine = self._colour(world_from_cam_44, K_33, direction_N3, self._cast(world_from_cam_44, direction_N3), 1 / _EDGE_GRID)
+        rgb_N3[edge] = fine.reshape(len(edge), -1, 3).mean(axis=1)
+
+    def _codes(self, world_from_cam_44, direction_N3, hits: Hits) -> np.ndarray:
+        codes_N = np.zeros(len(direction_N3), np.uint8)
+        hit_N = hits.hit_N
+        if self.scene.landcover is None:
+            codes_N[hit_N] = UNCLASSIFIED
+        else:
+            x, y = _plan_position(world_from_cam_44, direction_N3[hit_N], hits.t_N[hit_N, None])
+            codes_N[hit_N] = self.scene.landcover.at(x, y)
+        return codes_N
+
+    def _labels(self, world_from_cam_44, K_33, pixel_direction_N3, pixel_hits: Hits, width: int, height: int):
+        """Coordinates, depth and normals through the cell centres, NaN where nothing is hit."""
+        stride = self.label_stride
+        h, w = -(-height // stride), -(-width // stride)
+        if stride == 1:
+            direction_N3, hits = pixel_direction_N3, pixel_hits
+        else:
+            direction_N3 = pixel_directions(world_from_cam_44, K_33, *_cell_centres(width, height, stride))
+            hits = self._cast(world_from_cam_44, direction_N3)
+        t_N = np.where(hits.hit_N, hits.t_N, np.nan).astype(np.float64)
+        # In float64 along the exact ray: the point projects onto its cell centre whatever the range.
+        cam_N3 = _camera_rays(K_33, *_cell_centres(width, height, stride))
+        points_N3 = world_from_cam_44[:3, 3] + t_N[:, None] * (cam_N3 @ world_from_cam_44[:3, :3].T)
+        facing_N3 = _facing(hits.normal_N3, direction_N3)
+        if stride > 1:
+            facing_N3 = _cell_normals(facing_N3, direction_N3, pixel_direction_N3, pixel_hits, (height, width), stride)
+        normal_N3 = facing_N3 @ world_from_cam_44[:3, :3]
+        normal_N3 = np.where(hits.hit_N[:, None], normal_N3, np.nan)
+        return (
+            points_N3.T.reshape(3, h, w).astype(np.float32),
+            t_N.reshape(h, w).astype(np.float32),
+            normal_N3.T.reshape(3, h, w).astype(np.float32),
+        )
+
+
+def _cell_centres(width: int, height: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel x and y of all cell centres, row by row, continuous pixels."""
+    x = np.arange(-(-width // stride)) * stride + stride / 2
+    y = np.arange(-(-height // stride)) * stride + stride / 2
+    return np.tile(x, len(y)), np.repeat(y, len(x))
+
+
+def _camera_rays(K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np.ndarray:
+    return np.stack(((x_px_N - K_33[0, 2]) / K_33[0, 0], (y_px_N - K_33[1, 2]) / K_33[1, 1], np.ones_like(x_px_N)), 1)
+
+
+def pixel_directions(world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np.ndarray:
+    """World rays float32 [N, 3] through pixels, with unit camera z: the ray parameter is the z-buffer depth."""
+    return _camera_rays(K_33, x_px_N, y_px_N).astype(np.float32) @ world_from_cam_44[:3, :3].T.astype(np.float32)
+
+
+def _plan_position(world_from_cam_44, direction_N3, t_N1) -> tuple[np.ndarray, np.ndarray]:
+    position_N2 = world_from_cam_44[:2, 3].astype(np.float32) + t_N1 * direction_N3[:, :2]
+    return position_N2[:, 0], position_N2[:, 1]
+
+
+def _facing(normal_N3: np.ndarray, direction_N3: np.ndarray) -> np.ndarray:
+    """Unit normals turned against the rays; zero where the normal has no length (misses)."""
+    length_N = np.linalg.norm(normal_N3, axis=1)
+    sign_N = np.where(np.einsum("ni,ni->n", normal_N3, direction_N3) > 0, -1.0, 1.0)
+    return normal_N3 * (sign_N / np.maximum(length_N, 1e-30))[:, None]
+
+
+def _cell_normals(centre_N3, direction_N3, pixel_direction_P3, pixel_hits: Hits, size: tuple[int, int], stride: int) -> np.ndarray:
+    """Mean facing normal of the pixels of each cell, unit length [N, 3].
+
+    One facet of a surface model is far smaller than a cell and mostly noise. Where the mean does not face the camera
+    (a cell split between opposite walls) or no pixel of the cell was hit, the facet at the centre stands.
+    """
+    height, width = size
+    h, w = -(-height // stride), -(-width // stride)
+    facing_HW3 = (_facing(pixel_hits.normal_N3, pixel_direction_P3) * pixel_hits.hit_N[:, None]).reshape(height, width, 3)
+    facing_HW3 = np.pad(facing_HW3, ((0, h * stride - height), (0, w * stride - width), (0, 0)))
+    sum_N3 = facing_HW3.reshape(h, stride, w, stride, 3).sum(axis=(1, 3)).reshape(-1, 3)
+    length_N = np.linalg.norm(sum_N3, axis=1)
+    mean_N3 = sum_N3 / np.maximum(length_N, 1e-6)[:, None]
+    good_N = (length_N > 0.1) & (np.einsum("ni,ni->n", mean_N3, direction_N3) < 0)
+    return np.where(good_N[:, None], mean_N3, centre_N3)
+
+
+def _depth_edges(depth_HW: np.ndarray, K_33: np.ndarray) -> np.ndarray:
+    """Pixels where the surface is not locally a plane at pixel scale, bool [H, W].
+
+    Inverse depth is linear in the image on a plane, so its second difference, relative to itself, measures a bend.
+    """
+    inverse = np.where(np.isfinite(depth_HW), 1 / depth_HW, 0).astype(np.float32)
+    bend = np.zeros_like(inverse)
+    bend[:, 1:-1] = np.abs(inverse[:, 2:] - 2 * inverse[:, 1:-1] + inverse[:, :-2])
+    bend[1:-1] = np.maximum(bend[1:-1], np.abs(inverse[2:] - 2 * inverse[1:-1] + inverse[:-2]))
+    angle_px = 1 / min(K_33[0, 0], K_33[1, 1])
+    return (bend > _EDGE_BEND * angle_px * inverse) & (bend > 0)

@@ -1,0 +1,158 @@
+"""Orthophoto as a mip pyramid, filtered to each pixel's footprint (trilinear, anisotropic)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_MAX_PROBES = 16
+# cv2.remap addresses sources with signed 16-bit integers and quantises coordinates, so large levels are read in tiles.
+_TILE = 16384
+_REMAP_COLS = 1024
+_STRIP_ROWS = 2048
+
+
+class Texture:
+    """8-bit colour with its halved copies; pixel (r, c) of level l averages 2^l x 2^l pixels of level 0."""
+
+    def __init__(self, colour_HW3: np.ndarray, valid_HW: np.ndarray | None = None):
+        """Args: colour_HW3 uint8; valid_HW bool, where False the colour is filled in from its surroundings."""
+        if colour_HW3.dtype != np.uint8 or colour_HW3.ndim != 3 or colour_HW3.shape[2] != 3:
+            raise ValueError(f"a texture is uint8 [H, W, 3], got {colour_HW3.dtype} {colour_HW3.shape}")
+        if valid_HW is None or valid_HW.all():
+            self.levels = _pyramid(colour_HW3)
+        else:
+            self.levels = _filled_pyramid(colour_HW3, valid_HW)
+        self.mean_colour_3 = self.levels[-1].reshape(-1, 3).mean(axis=0)
+
+    def sample(self, u_N: np.ndarray, v_N: np.ndarray, jacobian_N22: np.ndarray) -> np.ndarray:
+        """Colour filtered to a footprint.
+
+        Args:
+            u_N, v_N: column and row of the centre, continuous pixels of level 0 (pixel i covers [i, i + 1)).
+            jacobian_N22: d(u, v) / d(image x, y), level-0 pixels per image pixel; float32.
+        Returns:
+            float32 [N, 3], 0 to 255. The footprint's long axis is covered by up to 16 probes, each trilinear.
+        """
+        major_N, minor_N, axis_N2 = _ellipse(jacobian_N22)
+        probes_N = np.ceil(np.log2(np.clip(major_N / np.maximum(minor_N, 1.0), 1, _MAX_PROBES)) - 0.25).astype(np.int8)
+        colour_N3 = np.empty((len(u_N), 3), np.float32)
+        for log_probes in np.unique(probes_N):
+            count = 1 << int(log_probes)
+            which = slice(None) if (probes_N == log_probes).all() else np.flatnonzero(probes_N == log_probes)
+            u, v, major = u_N[which], v_N[which], major_N[which]
+            lod = np.log2(np.maximum(np.maximum(minor_N[which], major / count), 1e-6))
+            if count == 1:
+                # Near-round footprint: the mean of both axes.
+                lod = 0.5 * (lod + np.log2(np.maximum(minor_N[which], 1e-6)))
+            total = np.zeros((len(u), 3), np.float32)
+            for k in range(count):
+                step = major * np.float32((k + 0.5) / count - 0.5)
+                total += self._trilinear(u + step * axis_N2[which, 0], v + step * axis_N2[which, 1], lod)
+            colour_N3[which] = total / count
+        return colour_N3
+
+    def _trilinear(self, u_N: np.ndarray, v_N: np.ndarray, lod_N: np.ndarray) -> np.ndarray:
+        lod_N = np.clip(lod_N, 0, len(self.levels) - 1)
+        lower_N = np.minimum(lod_N.astype(np.int8), max(len(self.levels) - 2, 0))
+        upper_weight_N = (lod_N - lower_N).astype(np.float32)
+        colour_N3 = np.empty((len(u_N), 3), np.float32)
+        for level in np.unique(lower_N):
+            everywhere = (lower_N == level).all()
+            which = slice(None) if everywhere else np.flatnonzero(lower_N == level)
+            u, v, weight = u_N[which], v_N[which], upper_weight_N[which, None]
+            low = _bilinear(self.levels[level], u, v, int(level)).astype(np.float32)
+            if len(self.levels) > 1:
+                low += weight * (_bilinear(self.levels[level + 1], u, v, int(level) + 1) - low)
+            colour_N3[which] = low
+        return colour_N3
+
+
+def _ellipse(J_N22: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Diameters (major, minor) and unit major axis [N, 2] of the image of a unit disc under J."""
+    a, b, c, d = J_N22[:, 0, 0], J_N22[:, 0, 1], J_N22[:, 1, 0], J_N22[:, 1, 1]
+    uu, vv, uv = a * a + b * b, c * c + d * d, a * c + b * d
+    det = np.abs(a * d - b * c)
+    major2 = 0.5 * (uu + vv + np.hypot(uu - vv, 2 * uv))
+    major = np.sqrt(major2)
+    minor = det / np.maximum(major, 1e-12)
+    angle = 0.5 * np.arctan2(2 * uv, uu - vv)
+    return major, minor, np.stack((np.cos(angle), np.sin(angle)), 1)
+
+
+def _bilinear(level_HW3: np.ndarray, u_N: np.ndarray, v_N: np.ndarray, level: int) -> np.ndarray:
+    """Bilinear colour uint8 [N, 3] at level-0 coordinates; the border colour is repeated outwards."""
+    scale = np.float32(0.5**level)
+    x, y = u_N * scale - np.float32(0.5), v_N * scale - np.float32(0.5)
+    rows, cols = level_HW3.shape[:2]
+    if rows <= _TILE and cols <= _TILE:
+        return _remap(level_HW3, x, y)
+    colour_N3 = np.empty((len(u_N), 3), np.uint8)
+    tile_N = (np.clip(y, 0, rows - 1) // _TILE).astype(np.int64) * (cols // _TILE + 1) + (np.clip(x, 0, cols - 1) // _TILE).astype(np.int64)
+    for tile in np.unique(tile_N):
+        which = np.flatnonzero(tile_N == tile)
+        r, c = divmod(int(tile), cols // _TILE + 1)
+        source = level_HW3[r * _TILE : (r + 1) * _TILE + 1, c * _TILE : (c + 1) * _TILE + 1]
+        colour_N3[which] = _remap(source, x[which] - c * _TILE, y[which] - r * _TILE)
+    return colour_N3
+
+
+def _remap(source_HW3: np.ndarray, x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+    count = len(x_N)
+    rows = -(-count // _REMAP_COLS)
+    padding = rows * _REMAP_COLS - count
+    limit = np.float32(2 * _TILE)
+    x = np.pad(np.clip(x_N, -1, limit), (0, padding)).reshape(rows, _REMAP_COLS)
+    y = np.pad(np.clip(y_N, -1, limit), (0, padding)).reshape(rows, _REMAP_COLS)
+    sampled = cv2.remap(source_HW3, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(-1, 3)[:count]
+
+
+def _even(image: np.ndarray) -> np.ndarray:
+    rows, cols = image.shape[:2]
+    if rows % 2 == 0 and cols % 2 == 0:
+        return image
+    return cv2.copyMakeBorder(image, 0, rows % 2, 0, cols % 2, cv2.BORDER_REPLICATE)
+
+
+def _halved_size(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[1] // 2, image.shape[0] // 2
+
+
+def _pyramid(colour_HW3: np.ndarray) -> list[np.ndarray]:
+    levels = [np.ascontiguousarray(colour_HW3)]
+    while max(levels[-1].shape[:2]) > 1:
+        even = _even(levels[-1])
+        levels.append(cv2.resize(even, _halved_size(even), interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> list[np.ndarray]:
+    """Pyramid of the valid colours only; every hole then takes the colour of the finest level that knows it."""
+    levels, weights = [np.ascontiguousarray(colour_HW3)], [valid_HW.astype(np.float32)]
+    while max(levels[-1].shape[:2]) > 1:
+        colour, weight = _halve_weighted(_even(levels[-1]), _even(weights[-1]))
+        levels.append(colour)
+        weights.append(weight)
+    for level in range(len(levels) - 2, -1, -1):
+        rows, cols = levels[level].shape[:2]
+        coarse = levels[level + 1]
+        wide = cv2.resize(coarse, (coarse.shape[1] * 2, coarse.shape[0] * 2), interpolation=cv2.INTER_LINEAR)[:rows, :cols]
+        hole = weights[level] == 0
+        levels[level] = np.where(hole[..., None], wide, levels[level])
+    return levels
+
+
+def _halve_weighted(colour_HW3: np.ndarray, weight_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One weighted halving, in strips so that the float copy of a large orthophoto stays small."""
+    width, height = _halved_size(colour_HW3)
+    colour, weight = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.float32)
+    for start in range(0, 2 * height, _STRIP_ROWS):
+        strip = slice(start, min(start + _STRIP_ROWS, 2 * height))
+        half = slice(strip.start // 2, strip.stop // 2)
+        size = (width, half.stop - half.start)
+        weighted = colour_HW3[strip].astype(np.float32) * weight_HW[strip, :, None]
+        mean = cv2.resize(weighted, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], 3)
+        weight[half] = cv2.resize(weight_HW[strip], size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0])
+        colour[half] = np.clip(np.rint(mean / np.maximum(weight[half], 1e-6)[..., None]), 0, 255)
+    return colour, weight
