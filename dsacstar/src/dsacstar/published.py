@@ -1,0 +1,114 @@
+"""The published functions of DSAC*, same names and argument order."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from dsacstar import _core
+from dsacstar.arrays import float_array, output_array, real_number, whole_number
+from dsacstar.solving import MOST_HYPOTHESES, RansacOptions
+
+logger = logging.getLogger("dsacstar")
+
+# The published forward functions have no seed argument; they are deterministic all the same.
+FORWARD_SEED = 1305
+CM_PER_M = 100.0
+
+
+def forward_rgb(
+    scene_coordinates: Any,
+    out_pose: Any,
+    hypotheses: int,
+    threshold_px: float,
+    focal_length: float,
+    cx: float,
+    cy: float,
+    inlier_alpha: float,
+    max_reprojection_px: float,
+    subsampling: int,
+) -> bool:
+    """Camera pose from scene coordinates by reprojection error.
+
+    Args:
+        scene_coordinates: [1, 3, h, w], metres; torch CPU tensor or numpy array.
+        out_pose: [4, 4] float32 or float64, written in place: world from camera.
+        threshold_px, max_reprojection_px: inlier threshold and clamp of the reprojection error, pixels.
+        focal_length, cx, cy: pixels; cell (i, j) looks through ((j + 1/2) s, (i + 1/2) s), s = subsampling.
+    Returns:
+        Whether a pose was found; if not, out_pose is the identity and a warning is logged.
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, device or range, named.
+    """
+    coords = float_array(scene_coordinates, "scene_coordinates", (1, 3, None, None))
+    out = output_array(out_pose, "out_pose", (4, 4))
+    focal = real_number(focal_length, "focal_length", above=0.0)
+    intrinsics = np.array([[focal, focal, real_number(cx, "cx"), real_number(cy, "cy")]])
+    return _forward(
+        coords,
+        out,
+        None,
+        intrinsics,
+        hypotheses=whole_number(hypotheses, "hypotheses", 1, MOST_HYPOTHESES),
+        threshold=real_number(threshold_px, "threshold_px", above=0.0),
+        inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
+        max_error=real_number(max_reprojection_px, "max_reprojection_px", above=0.0),
+        subsampling=real_number(subsampling, "subsampling", above=0.0),
+    )
+
+
+def forward_rgbd(
+    scene_coordinates: Any,
+    camera_coordinates: Any,
+    out_pose: Any,
+    hypotheses: int,
+    threshold_cm: float,
+    inlier_alpha: float,
+    max_distance_cm: float,
+) -> bool:
+    """Camera pose from scene coordinates and measured camera coordinates by 3D distance.
+
+    Args:
+        scene_coordinates, camera_coordinates: [1, 3, h, w], metres; camera coordinates (0, 0, 0) mean no measurement.
+        out_pose: [4, 4] float32 or float64, written in place: world from camera.
+        threshold_cm, max_distance_cm: inlier threshold and clamp of the distance, centimetres.
+    Returns, Raises: as forward_rgb.
+    """
+    coords = float_array(scene_coordinates, "scene_coordinates", (1, 3, None, None))
+    camera = float_array(camera_coordinates, "camera_coordinates", coords.shape)
+    out = output_array(out_pose, "out_pose", (4, 4))
+    return _forward(
+        coords,
+        out,
+        camera,
+        None,
+        hypotheses=whole_number(hypotheses, "hypotheses", 1, MOST_HYPOTHESES),
+        threshold=real_number(threshold_cm, "threshold_cm", above=0.0) / CM_PER_M,
+        inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
+        max_error=real_number(max_distance_cm, "max_distance_cm", above=0.0) / CM_PER_M,
+        subsampling=1.0,
+    )
+
+
+def _forward(coords: np.ndarray, out: np.ndarray, camera: np.ndarray | None, intrinsics: np.ndarray | None, **limits: Any) -> bool:
+    defaults = RansacOptions()
+    ((success, pose, *_),) = _core.solve(
+        scene_coords=coords,
+        camera_coords=camera,
+        intrinsics=intrinsics,
+        sigma=None,
+        mask=None,
+        max_tries=defaults.max_tries,
+        candidates=defaults.candidates,
+        max_rounds=defaults.max_rounds,
+        threads=1,
+        seed=FORWARD_SEED,
+        **limits,
+    )
+    if not success:
+        logger.warning("no pose found: the scene coordinates support none better than chance")
+        pose = np.eye(4)
+    out[...] = pose
+    return bool(success)
