@@ -14,8 +14,18 @@ def build_parser(demo: bool) -> argparse.ArgumentParser:
     """The command's parser; the demo scene is only imported when asked for."""
     parser = argparse.ArgumentParser(prog="python -m datagen", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    section_command.add_arguments(commands.add_parser("sections", help="rendered train_sim / val_sim from geodata", description=section_command.__doc__))
-    photo_command.add_arguments(commands.add_parser("photos", help="*_drone_real and *_drone_sim from photos with known cameras", description=photo_command.__doc__))
+    section_command.add_arguments(
+        commands.add_parser(
+            "sections", help="rendered train_sim / val_sim from geodata", description=section_command.__doc__
+        )
+    )
+    photo_command.add_arguments(
+        commands.add_parser(
+            "photos",
+            help="*_drone_real and *_drone_sim from photos with known cameras",
+            description=photo_command.__doc__,
+        )
+    )
     demo_parser = commands.add_parser("demo", help="the embedded procedural scene")
     if demo:
         from datagen import demo as demo_command

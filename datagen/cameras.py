@@ -131,8 +131,10 @@ def read_colmap(folder: Path) -> list[Camera]:
         intrinsic = model.cameras[image.camera_id]
         kind = str(getattr(intrinsic.model, "name", intrinsic.model))
         if kind not in _COLMAP_MODELS:
-            raise ValueError(f"COLMAP model {folder}: camera model {kind} of {image.name} is not supported; undistort the "
-                             f"photos first or use one of {sorted(_COLMAP_MODELS)}")
+            raise ValueError(
+                f"COLMAP model {folder}: camera model {kind} of {image.name} is not supported; undistort the "
+                f"photos first or use one of {sorted(_COLMAP_MODELS)}"
+            )
         parameters = [float(value) for value in intrinsic.params]
         used = _COLMAP_MODELS[kind]
         # Before pycolmap 3.12 this was an attribute.

@@ -56,26 +56,61 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS)")
     geodata.add_argument("--surface", type=Path, required=True, help="surface model, heights in metres")
     geodata.add_argument("--ortho", type=Path, required=True, help="orthophoto, 8 bits per channel")
-    geodata.add_argument("--landcover", type=Path, help="land cover, LAS codes; without it all ground is unclassified (1)")
-    geodata.add_argument("--landcover_codes", type=code_replacement, nargs="+", default=[], metavar="OLD=NEW", help="replace land-cover codes, such as 5=3")
-    geodata.add_argument("--origin", type=float, nargs=3, metavar=("X", "Y", "Z"), help="world origin in the CRS (default: the scene's recorded one, else the data's centre rounded to 100 m)")
+    geodata.add_argument(
+        "--landcover", type=Path, help="land cover, LAS codes; without it all ground is unclassified (1)"
+    )
+    geodata.add_argument(
+        "--landcover_codes",
+        type=code_replacement,
+        nargs="+",
+        default=[],
+        metavar="OLD=NEW",
+        help="replace land-cover codes, such as 5=3",
+    )
+    geodata.add_argument(
+        "--origin",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="world origin in the CRS (default: the scene's recorded one, else the data's centre rounded to 100 m)",
+    )
     output = parser.add_argument_group("output: OUTPUT_DIR/SCENE/<section>/")
     output.add_argument("--scene", type=scene_name, required=True, help="name of the scene")
     output.add_argument("--output_dir", type=Path, required=True, help="folder of the data sets")
     output.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="threads")
     existing = output.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace sections that exist")
-    existing.add_argument("--resume", action="store_true", help="keep sections that exist when they were made with the same settings, make the missing ones")
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep sections that exist when they were made with the same settings, make the missing ones",
+    )
+
+
+def geodata_settings(args: argparse.Namespace) -> dict:
+    """The geodata of a command, for the scene record."""
+    return {
+        name: path.name if path else None
+        for name, path in (("surface", args.surface), ("ortho", args.ortho), ("landcover", args.landcover))
+    }
 
 
 def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
     """The scene of the arguments, in the world frame that the scene folder already has."""
     record = read_scene_record(scene_dir) or {}
     origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
-    scene = GeoScene.open(args.surface, args.ortho, args.landcover, origin_xyz=origin_xyz, landcover_codes=dict(args.landcover_codes))
+    scene = GeoScene.open(
+        args.surface, args.ortho, args.landcover, origin_xyz=origin_xyz, landcover_codes=dict(args.landcover_codes)
+    )
     check_frame(record, scene, scene_dir)
-    log.info("scene: %d x %d surface cells of %.3g m, orthophoto pixels of %.3g m, origin %s", scene.grid.cols, scene.grid.rows,
-             scene.grid.step_x, scene.ortho_grid.step_x, list(scene.origin_xyz))
+    log.info(
+        "scene: %d x %d surface cells of %.3g m, orthophoto pixels of %.3g m, origin %s",
+        scene.grid.cols,
+        scene.grid.rows,
+        scene.grid.step_x,
+        scene.ortho_grid.step_x,
+        list(scene.origin_xyz),
+    )
     return scene
 
 
@@ -90,12 +125,17 @@ def sections_to_make(args: argparse.Namespace, scene_dir: Path, settings: dict[s
     if not existing or args.overwrite:
         return True
     if not args.resume:
-        raise FileExistsError(f"already there: {', '.join(str(scene_dir / name) for name in existing)} (--overwrite replaces them, --resume keeps them when they were made with the same settings)")
+        raise FileExistsError(
+            f"already there: {', '.join(str(scene_dir / name) for name in existing)} (--overwrite replaces them, "
+            "--resume keeps what was made with the same settings)"
+        )
     recorded = (read_scene_record(scene_dir) or {}).get("sections", {})
     for name in existing:
         differing = sorted(key for key in settings[name] if recorded.get(name, {}).get(key) != settings[name][key])
         if differing:
-            raise ValueError(f"--resume: {scene_dir / name} was made with other settings ({', '.join(differing)}); use --overwrite")
+            raise ValueError(
+                f"--resume: {scene_dir / name} was made with other settings ({', '.join(differing)}); use --overwrite"
+            )
     if len(existing) == len(settings):
         log.info("already there with the same settings: %s", ", ".join(existing))
         return False

@@ -7,9 +7,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from datagen import photos, sections
-from datagen.cameras import Camera, read_json, read_photo_cameras
-from datagen.common_arguments import add_scene_arguments, open_scene, sections_to_make
+from datagen import photos, sampling, sections
+from datagen.cameras import Camera, read_photo_cameras
+from datagen.common_arguments import add_scene_arguments, geodata_settings, open_scene, sections_to_make
 from datagen.render import Renderer
 
 log = logging.getLogger(__name__)
@@ -20,17 +20,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("photos")
     source = inputs.add_mutually_exclusive_group(required=True)
     source.add_argument("--cameras", type=Path, help="cameras.json: poses in the surface model's CRS")
-    source.add_argument("--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS")
+    source.add_argument(
+        "--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS"
+    )
     inputs.add_argument("--photos", type=Path, help="folder of the photos (default: the folder of --cameras)")
-    inputs.add_argument("--height", type=int, default=480, help="shorter side of the stored images in pixels, 0 for the photos' own (%(default)s)")
-    inputs.add_argument("--split", nargs="+", help="a JSON file {\"train\": [...], \"val\": [...], \"test\": [...]}, or train=A,B val=C test=D,E with photo names; default: 40 / 10 / 50 %% at random (recorded, and obeyed when recorded)")
+    inputs.add_argument(
+        "--height",
+        type=int,
+        default=480,
+        help="shorter side of the stored images in pixels, 0 for the photos' own (%(default)s)",
+    )
+    inputs.add_argument(
+        "--split",
+        nargs="+",
+        help='a JSON file {"train": [...], "val": [...], "test": [...]}, or train=A,B val=C test=D,E with photo names; '
+        "default: 40 / 10 / 50 %% at random (recorded, and obeyed when recorded)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Reads the photos, renders their pairs, writes both."""
-    from datagen.section_command import check_cameras
-
     if args.height < 0:
         raise ValueError(f"--height {args.height}: give a number of pixels, or 0 for the photos' own size")
     scene_dir = args.output_dir / args.scene
@@ -40,14 +50,19 @@ def run(args: argparse.Namespace) -> None:
     record = scene_dir / f"{args.scene}_drone_split.txt"
     parts = _split(args, record, [camera.stem for camera in cameras])
     names = [f"{part}_drone_{domain}" for part in parts for domain in ("real", "sim")]
-    settings = {"command": "photos", "views": "photos", "view_source": (args.cameras or args.colmap).name, "image_height": args.height}
+    settings = {
+        "command": "photos",
+        "geodata": geodata_settings(args),
+        "view_source": (args.cameras or args.colmap).name,
+        "image_height": args.height,
+    }
     per_section = {name: {**settings, "stems": parts[name.split("_")[0]]} for name in names}
     if not sections_to_make(args, scene_dir, per_section):
         return
     scene = open_scene(args, scene_dir)
     renderer = Renderer(scene)
     cameras = [replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in cameras]
-    check_cameras(cameras, renderer)
+    sampling.check_cameras(cameras, renderer)
     part_of = {stem: part for part, stems in parts.items() for stem in stems}
     with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
         sections.for_each(
@@ -56,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
             workers=args.workers,
             description=f"photos of {args.scene}",
         )
-        sections.update_scene_record(scene_dir, scene, {name: {**made, "sources": scene.sources} for name, made in per_section.items()})
+        sections.update_scene_record(scene_dir, scene, per_section)
         sections.write_split_record(record, parts)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
 
@@ -71,7 +86,9 @@ def photo_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _write_pair(staged: dict[str, Path], part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int) -> None:
+def _write_pair(
+    staged: dict[str, Path], part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int
+) -> None:
     photo_HW3, pinhole = photos.undistorted(photos.read_photo(path, camera), camera)
     stored = photos.resized_camera(pinhole, shorter_side)
     view = renderer.render(stored.world_from_cam_44, stored.K_33, stored.width, stored.height)
@@ -82,30 +99,10 @@ def _write_pair(staged: dict[str, Path], part: str, camera: Camera, path: Path, 
 
 def _split(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
     if args.split:
-        parts = read_split(args.split, stems)
+        parts = sections.read_split(args.split, stems)
         if record.is_file() and not args.overwrite and sections.read_split_record(record) != parts:
             raise ValueError(f"--split differs from the split record {record}; --overwrite replaces it")
         return parts
     if args.overwrite:
         return sections.split_stems(stems, sections.FLIGHT_SHARES)
     return sections.obeyed_split(record, stems, sections.FLIGHT_SHARES)
-
-
-def read_split(words: list[str], stems: list[str]) -> dict[str, list[str]]:
-    """A split given as a JSON file or as train=A,B val=C words; names may carry their suffix (.jpg).
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, unknown sections, photos missing, listed twice or unknown.
-    """
-    if len(words) == 1 and "=" not in words[0]:
-        source = f"split {words[0]}"
-        given = read_json(Path(words[0]), "split")
-    else:
-        source = "--split"
-        given = dict(word.partition("=")[::2] for word in words)
-        given = {part: [name for name in names.split(",") if name] for part, names in given.items()}
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in given.values()):
-        raise ValueError(f"{source}: every section must be a list of photo names")
-    parts = {part: sorted(Path(name).stem for name in names) for part, names in given.items()}
-    sections.check_split(parts, stems, source)
-    return {part: parts[part] for part in sections.SPLITS if parts.get(part)}

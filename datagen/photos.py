@@ -71,7 +71,7 @@ def resized_camera(camera: Camera, shorter_side: int) -> Camera:
 
 
 def area_resized(photo_HW3: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Photo scaled to width x height with one scale and an even crop, each pixel the exact mean of the area it covers."""
+    """Photo scaled to width x height with one scale and an even crop; each pixel is the mean of the area it covers."""
     rows, cols = photo_HW3.shape[:2]
     if (cols, rows) == (width, height):
         return photo_HW3
@@ -91,5 +91,7 @@ def _box_filter(source: int, target: int, step: float) -> scipy.sparse.csr_matri
     index = np.floor(low).astype(int)[:, None] + np.arange(count)
     weight = np.clip(np.minimum(index + 1, high[:, None]) - np.maximum(index, low[:, None]), 0, None)
     row = np.repeat(np.arange(target), count)
-    matrix = scipy.sparse.csr_matrix((weight.ravel().astype(np.float32), (row, np.clip(index.ravel(), 0, source - 1))), shape=(target, source))
+    matrix = scipy.sparse.csr_matrix(
+        (weight.ravel().astype(np.float32), (row, np.clip(index.ravel(), 0, source - 1))), shape=(target, source)
+    )
     return scipy.sparse.diags((1 / np.asarray(matrix.sum(axis=1)).ravel()).astype(np.float32)) @ matrix

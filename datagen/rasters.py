@@ -71,7 +71,9 @@ def open_raster(path: Path, what: str) -> rasterio.DatasetReader:
     except RasterioError as error:
         raise ValueError(f"{what} {path}: not a readable raster ({error})") from error
     if raster.crs is None:
-        raise ValueError(f"{what} {path}: the raster has no coordinate reference system (set one with gdal_edit.py -a_srs)")
+        raise ValueError(
+            f"{what} {path}: the raster has no coordinate reference system (set one with gdal_edit.py -a_srs)"
+        )
     if raster.transform == Affine.identity():
         raise ValueError(f"{what} {path}: the raster has no geotransform")
     return raster
@@ -109,8 +111,19 @@ def read_on_grid(
     """Reads bands onto a grid.
 
     Returns:
-        (values [bands, rows, cols], valid [rows, cols] bool): valid is False outside the raster and where it says nodata.
+        (values [bands, rows, cols], valid [rows, cols] bool): not valid is outside the raster and its nodata.
+    Raises:
+        ValueError: the file is damaged.
     """
+    try:
+        return _read_on_grid(raster, crs, grid, resampling, bands)
+    except RasterioError as error:
+        raise ValueError(f"{raster.name}: cannot be read, is it truncated? ({error})") from error
+
+
+def _read_on_grid(
+    raster, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
     own = native_grid(raster, crs)
     shift_c, shift_r = own.columns(grid.left), own.rows_of(grid.top)
     aligned = (
@@ -153,10 +166,14 @@ def read_colour(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> tuple[n
     """Colour uint8 [rows, cols, 3] and valid [rows, cols]. One band is grey; bands above three are ignored.
 
     Raises:
-        ValueError: not 8 bits per channel.
+        ValueError: not 8 bits per channel, or palette colours.
     """
     if raster.dtypes[0] != "uint8":
-        raise ValueError(f"orthophoto {raster.name}: {raster.dtypes[0]} channels; convert to 8 bits (gdal_translate -ot Byte -scale)")
+        raise ValueError(
+            f"orthophoto {raster.name}: {raster.dtypes[0]} channels; convert to 8 bits (gdal_translate -ot Byte -scale)"
+        )
+    if raster.colorinterp[0] == ColorInterp.palette:
+        raise ValueError(f"orthophoto {raster.name}: palette colours; expand them (gdal_translate -expand rgb)")
     bands = [1, 2, 3] if raster.count >= 3 else [1, 1, 1]
     # The VRT cannot hand out one band three times.
     values, valid = read_on_grid(raster, crs, grid, Resampling.cubic, sorted(set(bands)))
@@ -170,7 +187,9 @@ def _black_patches(colour_HW3: np.ndarray) -> np.ndarray:
     black = (colour_HW3.max(axis=2) == 0).astype(np.uint8)
     if not black.any():
         return black.astype(bool)
-    patch = cv2.morphologyEx(black, cv2.MORPH_OPEN, np.ones((_BLACK_PATCH_PX, _BLACK_PATCH_PX), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    patch = cv2.morphologyEx(
+        black, cv2.MORPH_OPEN, np.ones((_BLACK_PATCH_PX, _BLACK_PATCH_PX), np.uint8), borderType=cv2.BORDER_REPLICATE
+    )
     size = 2 * _BLACK_FRINGE_PX + 1
     return cv2.dilate(patch, np.ones((size, size), np.uint8)) > 0
 
@@ -196,5 +215,3 @@ def to_crs(lon: np.ndarray, lat: np.ndarray, crs: CRS) -> tuple[np.ndarray, np.n
     """WGS 84 longitude and latitude (deg) to x, y in crs."""
     x, y = transform(CRS.from_epsg(4326), crs, np.atleast_1d(lon).tolist(), np.atleast_1d(lat).tolist())
     return np.asarray(x), np.asarray(y)
-
-

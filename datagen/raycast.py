@@ -11,7 +11,7 @@ from embreex.rtcore_scene import EmbreeScene
 
 @dataclass(frozen=True)
 class Hits:
-    """t_N: ray parameter of the first hit, +inf where the ray misses; normal_N3: upward facet normal, not unit length."""
+    """t_N: ray parameter of the first hit, +inf for a miss; normal_N3: upward facet normal, not unit length."""
 
     t_N: np.ndarray
     normal_N3: np.ndarray
@@ -55,7 +55,9 @@ class RayCaster:
         if len(triangles_F3) == 0:
             raise ValueError("the surface model has no valid cell to cast rays at")
         self._scene = EmbreeScene(robust=True)
-        TriangleMesh(self._scene, np.ascontiguousarray(vertices_V3, np.float32), np.ascontiguousarray(triangles_F3, np.int32))
+        TriangleMesh(
+            self._scene, np.ascontiguousarray(vertices_V3, np.float32), np.ascontiguousarray(triangles_F3, np.int32)
+        )
         # The first query builds the hierarchy; do it before threads share the scene.
         self.cast(np.zeros((1, 3)), np.array([[0.0, 0.0, 1.0]]))
 

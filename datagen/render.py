@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from datagen.raycast import Hits
 from datagen.scene import UNCLASSIFIED, GeoScene
+from datagen.texture import Footprint
 from geometry.grid import STRIDE
 
 # Footprints are computed for surfaces tilted at most this far from the ray (cosine): beyond, one texel row decides.
@@ -85,23 +87,24 @@ class Renderer:
         if not hit_N.all():
             colour_N3[~hit_N] = self._background(direction_N3[~hit_N])
         which = slice(None) if hit_N.all() else np.flatnonzero(hit_N)
-        direction, t, normal = direction_N3[which], hits.t_N[which, None], hits.normal_N3[which]
+        direction, t, normal = direction_N3[which], hits.t_N[which], hits.normal_N3[which]
         if len(direction) == 0:
             return colour_N3
         grid = self.scene.ortho_grid
         x, y = _plan_position(world_from_cam_44, direction, t)
-        texel_2 = np.float32([1 / grid.step_x, -1 / grid.step_y])
         # A neighbouring ray meets the facet's plane at p + t (e - d (n.e) / (n.d)); only x and y matter to the map.
         n_dot_d = np.einsum("ni,ni->n", normal, direction)
-        limit = _MIN_INCIDENCE * np.sqrt(np.einsum("ni,ni->n", normal, normal) * np.einsum("ni,ni->n", direction, direction))
-        n_dot_d = np.minimum(n_dot_d, -limit)
-        jacobian_N22 = np.empty((len(direction), 2, 2), np.float32)
+        limit = np.einsum("ni,ni->n", normal, normal) * np.einsum("ni,ni->n", direction, direction)
+        t_over_n_dot_d = t / np.minimum(n_dot_d, np.float32(-_MIN_INCIDENCE) * np.sqrt(limit))
+        columns = []
         for axis in range(2):
             step_3 = (world_from_cam_44[:3, axis] * (pixel_size / K_33[axis, axis])).astype(np.float32)
-            ratio = (normal @ step_3) / n_dot_d
-            jacobian_N22[:, :, axis] = t * (step_3[:2] - direction[:, :2] * ratio[:, None]) * texel_2
+            ratio = (normal @ step_3) * t_over_n_dot_d
+            columns.append((step_3[0] * t - direction[:, 0] * ratio) * np.float32(1 / grid.step_x))
+            columns.append((step_3[1] * t - direction[:, 1] * ratio) * np.float32(-1 / grid.step_y))
+        u_x, v_x, u_y, v_y = columns
         u, v = grid.columns(x).astype(np.float32), grid.rows_of(y).astype(np.float32)
-        colour_N3[which] = self.scene.texture.sample(u, v, jacobian_N22)
+        colour_N3[which] = self.scene.texture.sample(u, v, Footprint(u_x, u_y, v_x, v_y))
         return colour_N3
 
     def _background(self, direction_N3: np.ndarray) -> np.ndarray:
@@ -121,7 +124,9 @@ class Renderer:
         x = ((edge % width)[:, None, None] + offset[None, None, :]).repeat(_EDGE_GRID, 1).ravel()
         y = ((edge // width)[:, None, None] + offset[None, :, None]).repeat(_EDGE_GRID, 2).ravel()
         direction_N3 = pixel_directions(world_from_cam_44, K_33, x, y)
-        fine = self._colour(world_from_cam_44, K_33, direction_N3, self._cast(world_from_cam_44, direction_N3), 1 / _EDGE_GRID)
+        fine = self._colour(
+            world_from_cam_44, K_33, direction_N3, self._cast(world_from_cam_44, direction_N3), 1 / _EDGE_GRID
+        )
         rgb_N3[edge] = fine.reshape(len(edge), -1, 3).mean(axis=1)
 
     def _codes(self, world_from_cam_44, direction_N3, hits: Hits) -> np.ndarray:
@@ -130,7 +135,7 @@ class Renderer:
         if self.scene.landcover is None:
             codes_N[hit_N] = UNCLASSIFIED
         else:
-            x, y = _plan_position(world_from_cam_44, direction_N3[hit_N], hits.t_N[hit_N, None])
+            x, y = _plan_position(world_from_cam_44, direction_N3[hit_N], hits.t_N[hit_N])
             codes_N[hit_N] = self.scene.landcover.at(x, y)
         return codes_N
 
@@ -170,14 +175,16 @@ def _camera_rays(K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np
     return np.stack(((x_px_N - K_33[0, 2]) / K_33[0, 0], (y_px_N - K_33[1, 2]) / K_33[1, 1], np.ones_like(x_px_N)), 1)
 
 
-def pixel_directions(world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np.ndarray:
+def pixel_directions(
+    world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray
+) -> np.ndarray:
     """World rays float32 [N, 3] through pixels, with unit camera z: the ray parameter is the z-buffer depth."""
     return _camera_rays(K_33, x_px_N, y_px_N).astype(np.float32) @ world_from_cam_44[:3, :3].T.astype(np.float32)
 
 
-def _plan_position(world_from_cam_44, direction_N3, t_N1) -> tuple[np.ndarray, np.ndarray]:
-    position_N2 = world_from_cam_44[:2, 3].astype(np.float32) + t_N1 * direction_N3[:, :2]
-    return position_N2[:, 0], position_N2[:, 1]
+def _plan_position(world_from_cam_44, direction_N3, t_N) -> tuple[np.ndarray, np.ndarray]:
+    x_0, y_0 = world_from_cam_44[:2, 3].astype(np.float32)
+    return x_0 + t_N * direction_N3[:, 0], y_0 + t_N * direction_N3[:, 1]
 
 
 def _facing(normal_N3: np.ndarray, direction_N3: np.ndarray) -> np.ndarray:
@@ -187,7 +194,9 @@ def _facing(normal_N3: np.ndarray, direction_N3: np.ndarray) -> np.ndarray:
     return normal_N3 * (sign_N / np.maximum(length_N, 1e-30))[:, None]
 
 
-def _cell_normals(centre_N3, direction_N3, pixel_direction_P3, pixel_hits: Hits, size: tuple[int, int], stride: int) -> np.ndarray:
+def _cell_normals(
+    centre_N3, direction_N3, pixel_direction_P3, pixel_hits: Hits, size: tuple[int, int], stride: int
+) -> np.ndarray:
     """Mean facing normal of the pixels of each cell, unit length [N, 3].
 
     One facet of a surface model is far smaller than a cell and mostly noise. Where the mean does not face the camera
@@ -195,12 +204,14 @@ def _cell_normals(centre_N3, direction_N3, pixel_direction_P3, pixel_hits: Hits,
     """
     height, width = size
     h, w = -(-height // stride), -(-width // stride)
-    facing_HW3 = (_facing(pixel_hits.normal_N3, pixel_direction_P3) * pixel_hits.hit_N[:, None]).reshape(height, width, 3)
+    facing_HW3 = (_facing(pixel_hits.normal_N3, pixel_direction_P3) * pixel_hits.hit_N[:, None]).reshape(
+        height, width, 3
+    )
     facing_HW3 = np.pad(facing_HW3, ((0, h * stride - height), (0, w * stride - width), (0, 0)))
-    sum_N3 = facing_HW3.reshape(h, stride, w, stride, 3).sum(axis=(1, 3)).reshape(-1, 3)
+    sum_N3 = cv2.resize(facing_HW3, (w, h), interpolation=cv2.INTER_AREA).reshape(-1, 3)
     length_N = np.linalg.norm(sum_N3, axis=1)
     mean_N3 = sum_N3 / np.maximum(length_N, 1e-6)[:, None]
-    good_N = (length_N > 0.1) & (np.einsum("ni,ni->n", mean_N3, direction_N3) < 0)
+    good_N = (length_N > 1e-3) & (np.einsum("ni,ni->n", mean_N3, direction_N3) < 0)
     return np.where(good_N[:, None], mean_N3, centre_N3)
 
 

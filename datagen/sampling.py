@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from datagen.cameras import Camera, read_json
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 from geometry.attitude import enu_from_camera
+
+log = logging.getLogger(__name__)
 
 # A camera must be this far above the surface under it, metres.
 MIN_CLEARANCE = 2.0
@@ -49,13 +52,16 @@ class Preset:
 
 
 def read_preset(path: Path) -> Preset:
-    """Reads a preset: nbImages, lonRange and latRange or xRange and yRange, hRange, heightReference, yaw/pitch/rollRange.
+    """Reads a preset (JSON with nbImages, heightReference and the ranges).
 
     Raises:
         FileNotFoundError, ValueError: what is missing or wrong, by name.
     """
     document = read_json(path, "preset")
-    has_lonlat, has_xy = ("lonRange" in document and "latRange" in document), ("xRange" in document and "yRange" in document)
+    has_lonlat, has_xy = (
+        ("lonRange" in document and "latRange" in document),
+        ("xRange" in document and "yRange" in document),
+    )
     if has_lonlat == has_xy:
         raise ValueError(f"preset {path}: give either lonRange and latRange or xRange and yRange")
     known = {"nbImages", "heightReference", "lonRange", "latRange", "xRange", "yRange", *_RANGES}
@@ -165,7 +171,14 @@ def _outline(xy_C2: np.ndarray, margin: float) -> Callable[[np.ndarray], np.ndar
 
 
 def sample_views(
-    propose: Proposal, renderer: Renderer, K_33: np.ndarray, size: tuple[int, int], count: int, *, min_valid: float, seed: int
+    propose: Proposal,
+    renderer: Renderer,
+    K_33: np.ndarray,
+    size: tuple[int, int],
+    count: int,
+    *,
+    min_valid: float,
+    seed: int,
 ) -> tuple[np.ndarray, int]:
     """Draws views until `count` of them look at the data.
 
@@ -182,8 +195,8 @@ def sample_views(
         while len(accepted) < count:
             if tries >= max(_MIN_TRIES, _TRIES_PER_VIEW * count) or (tries >= _MIN_TRIES and not accepted):
                 raise ValueError(
-                    f"only {len(accepted)} of {tries} sampled views stand at least {MIN_CLEARANCE:g} m above the surface and see it "
-                    f"in at least {min_valid:.0%} of their cells ({count} wanted): check the ranges against the geodata"
+                    f"only {len(accepted)} of {tries} sampled views stand at least {MIN_CLEARANCE:g} m above the surface "
+                    f"and see it in at least {min_valid:.0%} of their cells ({count} wanted): check the ranges against the geodata"
                 )
             batch = propose(count - len(accepted), rng)
             tries += len(batch)
@@ -195,7 +208,9 @@ def sample_views(
     return np.stack(accepted), tries - len(accepted)
 
 
-def is_acceptable(renderer: Renderer, pose_44: np.ndarray, K_33: np.ndarray, size: tuple[int, int], min_valid: float) -> bool:
+def is_acceptable(
+    renderer: Renderer, pose_44: np.ndarray, K_33: np.ndarray, size: tuple[int, int], min_valid: float
+) -> bool:
     """Whether a camera stands clear of the surface and sees it in at least min_valid of its cells."""
     if not np.isfinite(pose_44).all() or clearance(renderer.scene, pose_44) < MIN_CLEARANCE:
         return False
@@ -206,3 +221,25 @@ def clearance(scene: GeoScene, pose_44: np.ndarray) -> float:
     """Height of a camera above the surface under it, metres; +inf where there is no surface."""
     ground = float(scene.height_at(pose_44[0, 3], pose_44[1, 3])[0])
     return pose_44[2, 3] - ground if np.isfinite(ground) else np.inf
+
+
+def check_cameras(cameras: list[Camera], renderer: Renderer) -> None:
+    """Raises ValueError naming a camera that is below the surface or sees none of it; warns where little is seen."""
+    for camera in cameras:
+        height = clearance(renderer.scene, camera.world_from_cam_44)
+        where = f"camera {camera.stem} at {np.round(camera.world_from_cam_44[:3, 3], 2).tolist()}"
+        if height <= 0:
+            raise ValueError(f"{where} is {-height:.1f} m below the surface")
+        visible = renderer.visible_fraction(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
+        if visible == 0:
+            raise ValueError(
+                f"{where} sees none of the surface model (world x, y from {_extent(renderer.scene)}): "
+                "outside the terrain, looking away, or in another frame"
+            )
+        if visible < 0.5:
+            log.warning("%s sees the surface in only %.0f %% of its cells", where, 100 * visible)
+
+
+def _extent(scene: GeoScene) -> str:
+    left, bottom, right, top = scene.grid.bounds
+    return f"({left:.1f}, {bottom:.1f}) to ({right:.1f}, {top:.1f})"

@@ -10,8 +10,8 @@ import numpy as np
 from rasterio.crs import CRS
 
 from datagen import rasters
-from datagen.raycast import RayCaster, height_mesh
 from datagen.rasters import Grid
+from datagen.raycast import RayCaster, height_mesh
 from datagen.texture import Texture
 from tasks import LAS_CODE_TO_CLASS
 
@@ -22,6 +22,9 @@ ORIGIN_ROUNDING = 100.0
 _SKY_CODE = 0
 SURFACE_CODES = tuple(sorted(set(LAS_CODE_TO_CLASS) - {_SKY_CODE}))
 UNCLASSIFIED = 1
+# Beyond these the mesh or the pyramid takes more memory than a workstation has.
+_MAX_SURFACE_CELLS = 40_000_000
+_MAX_ORTHO_PIXELS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,6 @@ class GeoScene:
         crs: projected metric CRS. origin_xyz: what was subtracted from its coordinates.
         grid: cells of the surface model, world coordinates. heights_rc: float32 at the cell centres, NaN in holes.
         ortho_grid, texture: the orthophoto on the surface model's extent. landcover: None when not given.
-        sources: file names by role, for the record.
     """
 
     def __init__(
@@ -57,9 +59,8 @@ class GeoScene:
         ortho_grid: Grid,
         texture: Texture,
         landcover: LandCover | None,
-        sources: dict[str, str],
     ):
-        self.crs, self.origin_xyz, self.sources = crs, origin_xyz, sources
+        self.crs, self.origin_xyz = crs, origin_xyz
         self.grid, self.heights_rc = grid, heights_rc
         self.ortho_grid, self.texture, self.landcover = ortho_grid, texture, landcover
         x_c = grid.left + (np.arange(grid.cols) + 0.5) * grid.step_x
@@ -85,11 +86,12 @@ class GeoScene:
             landcover_codes: replaces codes of the land cover, such as {5: 3} for high vegetation.
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: no CRS, no overlap, no valid height, or land-cover codes that the system does not know.
+            ValueError: no CRS, no overlap, too large, no valid height, or unknown land-cover codes.
         """
         with rasters.open_raster(Path(surface), "surface model") as raster:
             crs = rasters.metric_crs(raster)
             crs_grid = rasters.native_grid(raster, crs)
+            _check_size(surface, "surface model", crs_grid, _MAX_SURFACE_CELLS)
             heights_rc = rasters.read_heights(raster, crs, crs_grid)
         if not np.isfinite(heights_rc).any():
             raise ValueError(f"surface model {surface}: every cell is nodata")
@@ -101,9 +103,6 @@ class GeoScene:
         if landcover is not None:
             cover = _read_landcover(Path(landcover), crs, crs_grid, landcover_codes or {}, surface)
             cover = LandCover(cover.grid.shifted(*shift), cover.codes_rc)
-        sources = {"surface": Path(surface).name, "ortho": Path(ortho).name}
-        if landcover is not None:
-            sources["landcover"] = Path(landcover).name
         return cls(
             crs,
             tuple(float(v) for v in origin_xyz),
@@ -112,7 +111,6 @@ class GeoScene:
             ortho_grid.shifted(*shift),
             texture,
             cover,
-            sources,
         )
 
     def height_at(self, x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
@@ -144,27 +142,43 @@ def _default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, f
 def _check_overlap(raster, what: str, crs: CRS, grid: Grid, surface: Path | str) -> None:
     share = rasters.overlap_fraction(raster, crs, grid)
     if share <= 0:
-        raise ValueError(f"{what} {raster.name} does not overlap the surface model {surface}: "
-                         f"bounds {_rounded(raster.bounds)} in {raster.crs.to_string()[:60]} against {_rounded(grid.bounds)} in {crs.to_string()[:60]}")
+        raise ValueError(
+            f"{what} {raster.name} does not overlap the surface model {surface}: "
+            f"bounds {_rounded(raster.bounds)} in {raster.crs.to_string()[:60]} "
+            f"against {_rounded(grid.bounds)} in {crs.to_string()[:60]}"
+        )
     if share < 0.9:
         log.warning("%s %s covers only %.0f %% of the surface model", what, raster.name, 100 * share)
+
+
+def _check_size(path: Path | str, what: str, grid: Grid, limit: int) -> None:
+    if grid.rows * grid.cols > limit:
+        raise ValueError(
+            f"{what} {path}: {grid.cols} x {grid.rows} cells are more than {limit:,}; "
+            "crop or coarsen it (gdalwarp -te, -tr)"
+        )
 
 
 def _rounded(bounds) -> tuple[float, ...]:
     return tuple(round(v, 2) for v in bounds)
 
 
-def _read_texture(path: Path, crs: CRS, surface_grid: Grid, heights_rc: np.ndarray, surface: Path | str) -> tuple[Grid, Texture]:
+def _read_texture(
+    path: Path, crs: CRS, surface_grid: Grid, heights_rc: np.ndarray, surface: Path | str
+) -> tuple[Grid, Texture]:
     with rasters.open_raster(path, "orthophoto") as raster:
         _check_overlap(raster, "orthophoto", crs, surface_grid, surface)
         grid = _extent_on_lattice(rasters.native_grid(raster, crs), surface_grid)
+        _check_size(path, "orthophoto", grid, _MAX_ORTHO_PIXELS)
         colour_HW3, valid_HW = rasters.read_colour(raster, crs, grid)
     if not valid_HW.any():
         raise ValueError(f"orthophoto {path}: no valid pixel inside the surface model's extent")
     return grid, Texture(colour_HW3, valid_HW)
 
 
-def _read_landcover(path: Path, crs: CRS, surface_grid: Grid, replace: dict[int, int], surface: Path | str) -> LandCover:
+def _read_landcover(
+    path: Path, crs: CRS, surface_grid: Grid, replace: dict[int, int], surface: Path | str
+) -> LandCover:
     with rasters.open_raster(path, "land cover") as raster:
         _check_overlap(raster, "land cover", crs, surface_grid, surface)
         grid = _extent_on_lattice(rasters.native_grid(raster, crs), surface_grid)
@@ -173,8 +187,10 @@ def _read_landcover(path: Path, crs: CRS, surface_grid: Grid, replace: dict[int,
         codes_rc[codes_rc == code] = replacement
     unknown = sorted(set(np.unique(codes_rc).tolist()) - set(SURFACE_CODES))
     if unknown:
-        raise ValueError(f"land cover {path}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
-                         "(replace others with --landcover_codes, such as 5=3)")
+        raise ValueError(
+            f"land cover {path}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
+            "(replace others with --landcover_codes, such as 5=3)"
+        )
     return LandCover(grid, codes_rc.astype(np.uint8))
 
 
@@ -183,4 +199,11 @@ def _extent_on_lattice(own: Grid, target: Grid) -> Grid:
     left, bottom, right, top = target.bounds
     first_c, first_r = np.floor(own.columns(left) + 1e-6), np.floor(own.rows_of(top) + 1e-6)
     last_c, last_r = np.ceil(own.columns(right) - 1e-6), np.ceil(own.rows_of(bottom) - 1e-6)
-    return Grid(own.left + first_c * own.step_x, own.top - first_r * own.step_y, own.step_x, own.step_y, int(last_r - first_r), int(last_c - first_c))
+    return Grid(
+        own.left + first_c * own.step_x,
+        own.top - first_r * own.step_y,
+        own.step_x,
+        own.step_y,
+        int(last_r - first_r),
+        int(last_c - first_c),
+    )

@@ -8,13 +8,19 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from datagen import cameras as camera_files
 from datagen import sampling, sections
 from datagen.cameras import Camera
-from datagen.common_arguments import add_scene_arguments, focal_length, open_scene, positive, scene_name, sections_to_make, share
-from datagen.photo_command import read_split
+from datagen.common_arguments import (
+    add_scene_arguments,
+    focal_length,
+    geodata_settings,
+    open_scene,
+    positive,
+    scene_name,
+    sections_to_make,
+    share,
+)
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 
@@ -27,23 +33,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scene_arguments(parser)
     views = parser.add_argument_group("views")
     source = views.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", type=Path, help="JSON: nbImages, lonRange and latRange or xRange and yRange, hRange, heightReference (ground or ellipsoid), yawRange, pitchRange, rollRange")
-    source.add_argument("--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model")
-    source.add_argument("--poses", type=Path, help="a cameras.json (poses in the CRS) or a folder of pose files (poses in the world frame, as in a section)")
-    views.add_argument("--split", nargs="+", help="with --around: use only the training photos of this split (see `photos`)")
-    views.add_argument("--position_margin", type=float, default=sampling.FlightMargins.position, help="--around: metres outside the flight's outline (%(default)s)")
-    views.add_argument("--height_margin", type=float, default=sampling.FlightMargins.height, help="--around: metres below and above the flight (%(default)s)")
-    views.add_argument("--yaw_margin", type=float, default=sampling.FlightMargins.yaw_deg, help="--around: degrees about the flight's headings, 180 for any (%(default)s)")
-    views.add_argument("--tilt_margin", type=float, default=sampling.FlightMargins.tilt_deg, help="--around: degrees about the flight's tilts (%(default)s)")
-    views.add_argument("--num_images", type=positive, help="number of views (default: the preset's nbImages, or 1000 around a flight)")
+    source.add_argument(
+        "--preset",
+        type=Path,
+        help="JSON: nbImages, lonRange and latRange or xRange and yRange, hRange, heightReference (ground or "
+        "ellipsoid), yawRange, pitchRange, rollRange",
+    )
+    source.add_argument(
+        "--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model"
+    )
+    source.add_argument(
+        "--poses",
+        type=Path,
+        help="a cameras.json (poses in the CRS) or a folder of pose files (poses in the world frame, as in a section)",
+    )
+    views.add_argument(
+        "--split", nargs="+", help="with --around: use only the training photos of this split (see `photos`)"
+    )
+    views.add_argument(
+        "--position_margin",
+        type=float,
+        default=sampling.FlightMargins.position,
+        help="--around: metres outside the flight's outline (%(default)s)",
+    )
+    views.add_argument(
+        "--height_margin",
+        type=float,
+        default=sampling.FlightMargins.height,
+        help="--around: metres below and above the flight (%(default)s)",
+    )
+    views.add_argument(
+        "--yaw_margin",
+        type=float,
+        default=sampling.FlightMargins.yaw_deg,
+        help="--around: degrees about the flight's headings, 180 for any (%(default)s)",
+    )
+    views.add_argument(
+        "--tilt_margin",
+        type=float,
+        default=sampling.FlightMargins.tilt_deg,
+        help="--around: degrees about the flight's tilts (%(default)s)",
+    )
+    views.add_argument(
+        "--num_images", type=positive, help="number of views (default: the preset's nbImages, or 1000 around a flight)"
+    )
     views.add_argument("--seed", type=int, default=sections.SPLIT_SEED, help="of the sampling (%(default)s)")
-    views.add_argument("--min_valid", type=share, default=0.6, help="sampled views whose cells see less of the surface are drawn again (%(default)s)")
+    views.add_argument(
+        "--min_valid",
+        type=share,
+        default=0.6,
+        help="sampled views whose cells see less of the surface are drawn again (%(default)s)",
+    )
     image = parser.add_argument_group("image")
     image.add_argument("--width", type=positive, default=720)
     image.add_argument("--height", type=positive, default=480)
     image.add_argument("--focal", type=focal_length, default=480.0, help="focal length in pixels (%(default)s)")
     image.add_argument("--fullsize", action="store_true", help=f"labels at every pixel, in SCENE{_FULLSIZE_SUFFIX}")
-    parser.add_argument("--section", type=scene_name, help="write one section of this name instead of train_sim (90 %%) and val_sim (10 %%)")
+    parser.add_argument(
+        "--section",
+        type=scene_name,
+        help="write one section of this name instead of train_sim (90 %%) and val_sim (10 %%)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -70,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
             description=f"rendering {args.scene}",
             postfix={"rejected": rejected},
         )
-        made = {**settings, "images": len(cameras), "rejected": rejected, "sources": scene.sources}
+        made = {**settings, "images": len(cameras), "rejected": rejected}
         sections.update_scene_record(scene_dir, scene, {name: made for name in names})
         if not args.section:
             sections.write_split_record(record, {name.removesuffix("_sim"): stems for name, stems in parts.items()})
@@ -86,6 +136,7 @@ def _settings(args: argparse.Namespace) -> dict:
     kind = "preset" if args.preset else "around" if args.around else "poses"
     settings = {
         "command": "sections",
+        "geodata": geodata_settings(args),
         "views": kind,
         "view_source": getattr(args, kind).name,
         "num_images": args.num_images,
@@ -116,10 +167,12 @@ def _read_views(args: argparse.Namespace):
 
 
 def _flight(args: argparse.Namespace) -> list[Camera]:
-    flight = camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
+    flight = (
+        camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
+    )
     if not args.split:
         return flight
-    training = set(read_split(args.split, [camera.stem for camera in flight])["train"])
+    training = set(sections.read_split(args.split, [camera.stem for camera in flight])["train"])
     return [camera for camera in flight if camera.stem in training]
 
 
@@ -128,15 +181,19 @@ def _cameras(args: argparse.Namespace, renderer: Renderer, views) -> tuple[list[
     K_33 = camera_files.centred_intrinsics(args.focal, args.width, args.height)
     if args.poses is not None:
         if args.poses.is_file():
-            views = [replace(camera, world_from_cam_44=renderer.scene.to_world(camera.world_from_cam_44)) for camera in views]
+            views = [
+                replace(camera, world_from_cam_44=renderer.scene.to_world(camera.world_from_cam_44)) for camera in views
+            ]
         views = [replace(camera, K_33=K_33, width=args.width, height=args.height, distortion=()) for camera in views]
-        check_cameras(views, renderer)
+        sampling.check_cameras(views, renderer)
         return views, 0
     propose, count = _proposal(args, renderer.scene, views)
     poses_N44, rejected = sampling.sample_views(
         propose, renderer, K_33, (args.width, args.height), count, min_valid=args.min_valid, seed=args.seed
     )
-    return [Camera(f"{args.scene}_{k:05d}", pose, K_33, args.width, args.height) for k, pose in enumerate(poses_N44)], rejected
+    return [
+        Camera(f"{args.scene}_{k:05d}", pose, K_33, args.width, args.height) for k, pose in enumerate(poses_N44)
+    ], rejected
 
 
 def _proposal(args: argparse.Namespace, scene: GeoScene, views) -> tuple[sampling.Proposal, int]:
@@ -147,28 +204,12 @@ def _proposal(args: argparse.Namespace, scene: GeoScene, views) -> tuple[samplin
     return sampling.flight_proposal(flight, margins), args.num_images or 1000
 
 
-def check_cameras(cameras: list[Camera], renderer: Renderer) -> None:
-    """Raises ValueError naming given cameras that are below the surface or see none of it; warns of those that see little."""
-    for camera in cameras:
-        clearance = sampling.clearance(renderer.scene, camera.world_from_cam_44)
-        where = f"camera {camera.stem} at {np.round(camera.world_from_cam_44[:3, 3], 2).tolist()}"
-        if clearance <= 0:
-            raise ValueError(f"{where} is {-clearance:.1f} m below the surface")
-        visible = renderer.visible_fraction(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
-        if visible == 0:
-            raise ValueError(f"{where} sees none of the surface model (world x, y from {_extent(renderer.scene)}): "
-                             "outside the terrain, looking away, or in another frame")
-        if visible < 0.5:
-            log.warning("%s sees the surface in only %.0f %% of its cells", where, 100 * visible)
-
-
-def _extent(scene: GeoScene) -> str:
-    left, bottom, right, top = scene.grid.bounds
-    return f"({left:.1f}, {bottom:.1f}) to ({right:.1f}, {top:.1f})"
-
-
 def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
     if args.section:
         return {args.section: stems}
-    parts = sections.split_stems(stems, sections.LHS_SHARES) if args.overwrite else sections.obeyed_split(record, stems, sections.LHS_SHARES)
+    parts = (
+        sections.split_stems(stems, sections.LHS_SHARES)
+        if args.overwrite
+        else sections.obeyed_split(record, stems, sections.LHS_SHARES)
+    )
     return {f"{part}_sim": names for part, names in parts.items()}

@@ -26,7 +26,8 @@ LHS_SHARES = {"train": 0.9, "val": 0.1}
 FLIGHT_SHARES = {"train": 0.4, "val": 0.1, "test": 0.5}
 SCENE_RECORD = "scene.json"
 _FOLDERS = ("rgb", "poses", "calibration", "init", "depth", "normal", "semantics")
-_PNG_COMPRESSION = 3
+# Rendered texture hardly compresses: higher levels cost time and save 1 %.
+_PNG_COMPRESSION = 1
 # Floats that are exact in the file, short enough to read.
 _POSE_FORMAT = "%.12g"
 
@@ -38,7 +39,9 @@ def write_sample(section_dir: Path, camera: Camera, view: View) -> None:
         path.mkdir(parents=True, exist_ok=True)
     stem = camera.stem
     png = paths["rgb"] / f"{stem}.png"
-    if not cv2.imwrite(str(png), cv2.cvtColor(view.rgb_HW3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]):
+    if not cv2.imwrite(
+        str(png), cv2.cvtColor(view.rgb_HW3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]
+    ):
         raise OSError(f"cannot write {png}")
     np.savetxt(paths["poses"] / f"{stem}.txt", camera.world_from_cam_44, fmt=_POSE_FORMAT)
     height, width = view.rgb_HW3.shape[:2]
@@ -63,9 +66,19 @@ def calibration_text(K_33: np.ndarray, width: int, height: int) -> str:
     return f"{fx:.12g} {fy:.12g} {cx:.12g} {cy:.12g}\n"
 
 
-def for_each(cameras: list[Camera], work: Callable[[Camera], None], *, workers: int, description: str, postfix: dict | None = None) -> None:
+def for_each(
+    cameras: list[Camera],
+    work: Callable[[Camera], None],
+    *,
+    workers: int,
+    description: str,
+    postfix: dict | None = None,
+) -> None:
     """Runs work on every camera in threads, with a progress bar in images/s; the first failure stops the rest."""
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool, tqdm(total=len(cameras), desc=description, unit="img") as bar:
+    with (
+        ThreadPoolExecutor(max_workers=max(1, workers)) as pool,
+        tqdm(total=len(cameras), desc=description, unit="img") as bar,
+    ):
         bar.set_postfix(postfix or {})
         pending = set()
         remaining = iter(cameras)
@@ -99,7 +112,13 @@ def write_section(
     postfix: dict | None = None,
 ) -> None:
     """Writes a whole section: make_view(camera) runs in threads."""
-    for_each(cameras, lambda camera: write_sample(section_dir, camera, make_view(camera)), workers=workers, description=description, postfix=postfix)
+    for_each(
+        cameras,
+        lambda camera: write_sample(section_dir, camera, make_view(camera)),
+        workers=workers,
+        description=description,
+        postfix=postfix,
+    )
 
 
 @contextmanager
@@ -112,7 +131,7 @@ def new_sections(scene_dir: Path, names: list[str], *, overwrite: bool = False) 
     scene_dir = Path(scene_dir)
     existing = [str(scene_dir / name) for name in names if (scene_dir / name).exists()]
     if existing and not overwrite:
-        raise FileExistsError(f"already there: {', '.join(existing)} (--overwrite replaces, --resume keeps what was made with the same settings)")
+        raise FileExistsError(f"already there: {', '.join(existing)} (overwriting was not asked for)")
     created = _make_scene_dir(scene_dir)
     _remove_leftovers(scene_dir, names)
     staged = {name: scene_dir / f".{name}.part-{os.getpid()}" for name in names}
@@ -141,8 +160,18 @@ def _remove_leftovers(scene_dir: Path, names: list[str]) -> None:
     """Removes what a killed run left behind."""
     for name in names:
         for part in scene_dir.glob(f".{name}.part-*"):
-            if not Path(f"/proc/{part.name.rsplit('-', 1)[1]}").exists():
+            if not _is_running(int(part.name.rsplit("-", 1)[1])):
                 shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _replace_folder(new: Path, target: Path) -> None:
@@ -171,7 +200,7 @@ def split_stems(stems: list[str], shares: dict[str, float]) -> dict[str, list[st
     order = np.random.RandomState(SPLIT_SEED).permutation(np.arange(len(stems)))
     sizes = [int(np.floor(share * len(stems) + 1e-9)) for share in list(shares.values())[:-1]]
     parts = np.split(order, np.cumsum(sizes))
-    return {name: [stems[i] for i in np.sort(part)] for name, part in zip(shares, parts)}
+    return {name: [stems[i] for i in np.sort(part)] for name, part in zip(shares, parts, strict=True)}
 
 
 def write_split_record(path: Path, parts: dict[str, list[str]]) -> None:
@@ -220,7 +249,29 @@ def check_split(parts: dict[str, list[str]], stems: list[str], source: str) -> N
     }
     for problem, names in problems.items():
         if names:
-            raise ValueError(f"{source}: {len(names)} stems are {problem}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+            raise ValueError(
+                f"{source}: {len(names)} stems are {problem}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            )
+
+
+def read_split(words: list[str], stems: list[str]) -> dict[str, list[str]]:
+    """A split given as a JSON file or as train=A,B val=C words; names may carry their suffix (.jpg).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, unknown sections, photos missing, listed twice or unknown.
+    """
+    if len(words) == 1 and "=" not in words[0]:
+        source = f"split {words[0]}"
+        given = read_json(Path(words[0]), "split")
+    else:
+        source = "--split"
+        given = dict(word.partition("=")[::2] for word in words)
+        given = {part: [name for name in names.split(",") if name] for part, names in given.items()}
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in given.values()):
+        raise ValueError(f"{source}: every section must be a list of photo names")
+    parts = {part: sorted(Path(name).stem for name in names) for part, names in given.items()}
+    check_split(parts, stems, source)
+    return {part: parts[part] for part in SPLITS if parts.get(part)}
 
 
 def read_scene_record(scene_dir: Path) -> dict | None:
@@ -238,14 +289,22 @@ def update_scene_record(scene_dir: Path, scene: GeoScene, sections: dict[str, di
     record = read_scene_record(scene_dir) or {}
     frame = {"crs": scene.crs.to_wkt(), "origin_xyz": list(scene.origin_xyz)}
     check_frame(record, scene, Path(scene_dir))
-    merged = {**record, **frame, "convention": "world = CRS coordinates - origin_xyz; x east, y north, z up, metres",
-              "sections": {**record.get("sections", {}), **sections}}
+    merged = {
+        **record,
+        **frame,
+        "convention": "world = CRS coordinates - origin_xyz; x east, y north, z up, metres",
+        "sections": {**record.get("sections", {}), **sections},
+    }
     write_atomic(Path(scene_dir) / SCENE_RECORD, json.dumps(merged, indent=1) + "\n")
 
 
 def check_frame(record: dict, scene: GeoScene, scene_dir: Path) -> None:
     """Raises ValueError when the scene folder's world frame is not this scene's."""
     if "crs" in record and record["crs"] != scene.crs.to_wkt():
-        raise ValueError(f"{scene_dir / SCENE_RECORD} is in another CRS than the surface model; choose another --scene name")
+        raise ValueError(
+            f"{scene_dir / SCENE_RECORD} is in another CRS than the surface model; choose another --scene name"
+        )
     if "origin_xyz" in record and not np.allclose(record["origin_xyz"], scene.origin_xyz, atol=1e-6):
-        raise ValueError(f"{scene_dir / SCENE_RECORD} has the origin {record['origin_xyz']}, this scene {list(scene.origin_xyz)}")
+        raise ValueError(
+            f"{scene_dir / SCENE_RECORD} has the origin {record['origin_xyz']}, this scene {list(scene.origin_xyz)}"
+        )

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-_MAX_PROBES = 16
+_MAX_LOG_PROBES = 4
 # cv2.remap addresses sources with signed 16-bit integers and quantises coordinates, so large levels are read in tiles.
 _TILE = 16384
 _REMAP_COLS = 1024
 _STRIP_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """d(u, v) / d(image x, y) of N pixels: texture pixels per image pixel, float32 [N] each."""
+
+    u_x: np.ndarray
+    u_y: np.ndarray
+    v_x: np.ndarray
+    v_y: np.ndarray
+
+    def ellipse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Diameters (major, minor) and direction of the major axis (rad, from u to v) of the image of a unit disc."""
+        uu, vv = self.u_x * self.u_x + self.u_y * self.u_y, self.v_x * self.v_x + self.v_y * self.v_y
+        uv = self.u_x * self.v_x + self.u_y * self.v_y
+        difference = uu - vv
+        major = np.sqrt(0.5 * (uu + vv + np.sqrt(difference * difference + 4 * uv * uv)))
+        minor = np.abs(self.u_x * self.v_y - self.u_y * self.v_x) / np.maximum(major, np.float32(1e-12))
+        return major, minor, 0.5 * np.arctan2(2 * uv, difference)
 
 
 class Texture:
@@ -25,31 +46,36 @@ class Texture:
             self.levels = _filled_pyramid(colour_HW3, valid_HW)
         self.mean_colour_3 = self.levels[-1].reshape(-1, 3).mean(axis=0)
 
-    def sample(self, u_N: np.ndarray, v_N: np.ndarray, jacobian_N22: np.ndarray) -> np.ndarray:
+    def sample(self, u_N: np.ndarray, v_N: np.ndarray, footprint: Footprint) -> np.ndarray:
         """Colour filtered to a footprint.
 
         Args:
-            u_N, v_N: column and row of the centre, continuous pixels of level 0 (pixel i covers [i, i + 1)).
-            jacobian_N22: d(u, v) / d(image x, y), level-0 pixels per image pixel; float32.
+            u_N, v_N: column and row of the centre, continuous pixels of level 0 (pixel i covers [i, i + 1)); float32.
         Returns:
             float32 [N, 3], 0 to 255. The footprint's long axis is covered by up to 16 probes, each trilinear.
         """
-        major_N, minor_N, axis_N2 = _ellipse(jacobian_N22)
-        probes_N = np.ceil(np.log2(np.clip(major_N / np.maximum(minor_N, 1.0), 1, _MAX_PROBES)) - 0.25).astype(np.int8)
+        major_N, minor_N, angle_N = footprint.ellipse()
+        log_minor_N = np.log2(np.maximum(minor_N, 1e-6))
+        log_major_N = np.log2(np.maximum(major_N, 1e-6))
+        excess_N = np.clip(log_major_N - np.maximum(log_minor_N, 0), 0, _MAX_LOG_PROBES)
+        log_probes_N = np.ceil(excess_N - np.float32(0.5)).astype(np.int8)
         colour_N3 = np.empty((len(u_N), 3), np.float32)
-        for log_probes in np.unique(probes_N):
-            count = 1 << int(log_probes)
-            which = slice(None) if (probes_N == log_probes).all() else np.flatnonzero(probes_N == log_probes)
-            u, v, major = u_N[which], v_N[which], major_N[which]
-            lod = np.log2(np.maximum(np.maximum(minor_N[which], major / count), 1e-6))
-            if count == 1:
+        for log_probes, which in _groups(log_probes_N):
+            if log_probes == 0:
                 # Near-round footprint: the mean of both axes.
-                lod = 0.5 * (lod + np.log2(np.maximum(minor_N[which], 1e-6)))
-            total = np.zeros((len(u), 3), np.float32)
+                colour_N3[which] = self._trilinear(
+                    u_N[which], v_N[which], 0.5 * (log_minor_N[which] + log_major_N[which])
+                )
+                continue
+            count = 1 << log_probes
+            lod = np.maximum(log_minor_N[which], log_major_N[which] - np.float32(log_probes))
+            u, v, major, angle = u_N[which], v_N[which], major_N[which], angle_N[which]
+            along_u, along_v = major * np.cos(angle), major * np.sin(angle)
+            total = 0
             for k in range(count):
-                step = major * np.float32((k + 0.5) / count - 0.5)
-                total += self._trilinear(u + step * axis_N2[which, 0], v + step * axis_N2[which, 1], lod)
-            colour_N3[which] = total / count
+                offset = np.float32((k + 0.5) / count - 0.5)
+                total = total + self._trilinear(u + offset * along_u, v + offset * along_v, lod)
+            colour_N3[which] = total / np.float32(count)
         return colour_N3
 
     def _trilinear(self, u_N: np.ndarray, v_N: np.ndarray, lod_N: np.ndarray) -> np.ndarray:
@@ -57,27 +83,20 @@ class Texture:
         lower_N = np.minimum(lod_N.astype(np.int8), max(len(self.levels) - 2, 0))
         upper_weight_N = (lod_N - lower_N).astype(np.float32)
         colour_N3 = np.empty((len(u_N), 3), np.float32)
-        for level in np.unique(lower_N):
-            everywhere = (lower_N == level).all()
-            which = slice(None) if everywhere else np.flatnonzero(lower_N == level)
+        for level, which in _groups(lower_N):
             u, v, weight = u_N[which], v_N[which], upper_weight_N[which, None]
-            low = _bilinear(self.levels[level], u, v, int(level)).astype(np.float32)
-            if len(self.levels) > 1:
-                low += weight * (_bilinear(self.levels[level + 1], u, v, int(level) + 1) - low)
+            low = _bilinear(self.levels[level], u, v, level).astype(np.float32)
+            if level + 1 < len(self.levels):
+                low += weight * (_bilinear(self.levels[level + 1], u, v, level + 1) - low)
             colour_N3[which] = low
         return colour_N3
 
 
-def _ellipse(J_N22: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Diameters (major, minor) and unit major axis [N, 2] of the image of a unit disc under J."""
-    a, b, c, d = J_N22[:, 0, 0], J_N22[:, 0, 1], J_N22[:, 1, 0], J_N22[:, 1, 1]
-    uu, vv, uv = a * a + b * b, c * c + d * d, a * c + b * d
-    det = np.abs(a * d - b * c)
-    major2 = 0.5 * (uu + vv + np.hypot(uu - vv, 2 * uv))
-    major = np.sqrt(major2)
-    minor = det / np.maximum(major, 1e-12)
-    angle = 0.5 * np.arctan2(2 * uv, uu - vv)
-    return major, minor, np.stack((np.cos(angle), np.sin(angle)), 1)
+def _groups(label_N: np.ndarray):
+    """(label, index) of each value that occurs; the index is a slice when there is only one."""
+    counts = np.bincount(label_N) if len(label_N) else ()
+    for label in np.flatnonzero(counts).tolist():
+        yield label, slice(None) if counts[label] == len(label_N) else np.flatnonzero(label_N == label)
 
 
 def _bilinear(level_HW3: np.ndarray, u_N: np.ndarray, v_N: np.ndarray, level: int) -> np.ndarray:
@@ -88,7 +107,9 @@ def _bilinear(level_HW3: np.ndarray, u_N: np.ndarray, v_N: np.ndarray, level: in
     if rows <= _TILE and cols <= _TILE:
         return _remap(level_HW3, x, y)
     colour_N3 = np.empty((len(u_N), 3), np.uint8)
-    tile_N = (np.clip(y, 0, rows - 1) // _TILE).astype(np.int64) * (cols // _TILE + 1) + (np.clip(x, 0, cols - 1) // _TILE).astype(np.int64)
+    tile_N = (np.clip(y, 0, rows - 1) // _TILE).astype(np.int64) * (cols // _TILE + 1) + (
+        np.clip(x, 0, cols - 1) // _TILE
+    ).astype(np.int64)
     for tile in np.unique(tile_N):
         which = np.flatnonzero(tile_N == tile)
         r, c = divmod(int(tile), cols // _TILE + 1)
@@ -137,7 +158,9 @@ def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> list[np.nda
     for level in range(len(levels) - 2, -1, -1):
         rows, cols = levels[level].shape[:2]
         coarse = levels[level + 1]
-        wide = cv2.resize(coarse, (coarse.shape[1] * 2, coarse.shape[0] * 2), interpolation=cv2.INTER_LINEAR)[:rows, :cols]
+        wide = cv2.resize(coarse, (coarse.shape[1] * 2, coarse.shape[0] * 2), interpolation=cv2.INTER_LINEAR)[
+            :rows, :cols
+        ]
         hole = weights[level] == 0
         levels[level] = np.where(hole[..., None], wide, levels[level])
     return levels
