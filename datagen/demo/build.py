@@ -25,6 +25,7 @@ GEODATA, PRESETS = "geodata", "presets"
 SURVEYED_NAME, FLOWN_NAME = "surveyed", "flown"
 SIM_SECTIONS = {part: f"{part}_sim" for part in sections.LHS_SHARES}
 PAIR_SECTIONS = {part: (f"{part}_drone_real", f"{part}_drone_sim") for part in sections.FLIGHT_SHARES}
+_WAY_OUT = "--overwrite replaces them, --scene chooses another name"
 # Streams of random numbers, apart from those of the world.
 _FLIGHT_STREAM, _VIEW_STREAM, _PHOTO_STREAM = 101, 102, 103
 
@@ -62,8 +63,9 @@ def _geodata(settings: DemoSettings, folder: Path, name: str, season: Season, ov
             log.info("reusing %s", paths.surface.parent / f"{name}_*.tif")
             return paths
         if not overwrite:
-            raise FileExistsError(f"{record_path}: made with other settings (--overwrite replaces it, --scene chooses another name)")
+            raise FileExistsError(f"{record_path}: made with other settings ({_WAY_OUT})")
     log.info("making the %s world", name)
+    folder.mkdir(parents=True, exist_ok=True)
     world = make_world(settings.world, season, settings.seed)
     record_path.unlink(missing_ok=True)
     write_world(world, settings.world, paths)
@@ -81,20 +83,19 @@ def _plain(value: dict) -> dict:
 
 
 def _to_make(scene_dir: Path, names: list[str], record: dict, overwrite: bool) -> bool:
-    """Whether sections have to be made: False when all are there with the same settings.
+    """Whether sections have to be made: False when all are there with the same settings, True when some are missing.
 
     Raises:
         FileExistsError: some are there with other settings and must not be replaced.
     """
     known = (sections.read_scene_record(scene_dir) or {}).get("sections", {})
     there = [name for name in names if (scene_dir / name).exists()]
-    if len(there) == len(names) and all(known.get(name, {}).get("settings") == record for name in names):
+    other = [name for name in there if known.get(name, {}).get("settings") != record]
+    if other and not overwrite:
+        raise FileExistsError(f"{scene_dir}: {', '.join(other)} made with other settings ({_WAY_OUT})")
+    if len(there) == len(names) and not other:
         log.info("reusing %s of %s", ", ".join(names), scene_dir)
         return False
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{scene_dir}: {', '.join(there)} made with other settings (--overwrite replaces, --scene chooses another name)"
-        )
     return True
 
 
@@ -123,13 +124,13 @@ def _write_sim_sections(settings, scene_dir: Path, scene: GeoScene, ground: floa
     renderer = Renderer(scene)
     cameras = _cameras(settings, "lhs", _sample_presets(settings, scene_dir / PRESETS, presets, renderer))
     parts = sections.split_stems([camera.stem for camera in cameras], sections.LHS_SHARES)
-    with sections.new_sections(scene_dir, names, overwrite=overwrite) as staged:
+    # What is replaced here has other settings and may be, or is part of an incomplete set.
+    with sections.new_sections(scene_dir, names, overwrite=True) as staged:
         for part, stems in parts.items():
             name = SIM_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
             sections.write_section(staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name)
-    sections.write_split_record(scene_dir / f"{settings.scene}_lhs_split.txt", parts)
-    sections.update_scene_record(scene_dir, scene, {name: {"settings": record} for name in names})
+        _record(settings, scene_dir, "lhs", parts, scene, names, record)
 
 
 def _sample_presets(settings, folder: Path, presets: list[dict], renderer: Renderer) -> list[np.ndarray]:
@@ -179,7 +180,8 @@ def _write_pair_sections(settings, scene_dir: Path, surveyed: GeoScene, flown: G
     cameras = _flight_cameras(settings, surveyed, ground)
     number = {camera.stem: k for k, camera in enumerate(cameras)}
     parts = sections.split_stems([camera.stem for camera in cameras], sections.FLIGHT_SHARES)
-    with sections.new_sections(scene_dir, names, overwrite=overwrite) as staged:
+    # What is replaced here has other settings and may be, or is part of an incomplete set.
+    with sections.new_sections(scene_dir, names, overwrite=True) as staged:
 
         def write_pair(camera: Camera, real_name: str, sim_name: str) -> None:
             view = _render(sim, camera)
@@ -192,5 +194,9 @@ def _write_pair_sections(settings, scene_dir: Path, surveyed: GeoScene, flown: G
             pair = PAIR_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
             sections.for_each(chosen, lambda camera: write_pair(camera, *pair), workers=workers, description=f"{part}_drone")
-    sections.write_split_record(scene_dir / f"{settings.scene}_drone_split.txt", parts)
-    sections.update_scene_record(scene_dir, surveyed, {name: {"settings": record} for name in names})
+        _record(settings, scene_dir, "drone", parts, surveyed, names, record)
+
+
+def _record(settings, scene_dir: Path, kind: str, parts: dict[str, list[str]], scene: GeoScene, names: list[str], record: dict) -> None:
+    sections.write_split_record(scene_dir / f"{settings.scene}_{kind}_split.txt", parts)
+    sections.update_scene_record(scene_dir, scene, {name: {"settings": record} for name in names})

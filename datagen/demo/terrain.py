@@ -101,5 +101,5 @@ def ground_heights(layout: Layout, fields: Fields, canvas: Canvas, relief: float
     ground = level_H1 + 1.6 + valley * (land - level_H1 - 1.6)
     ground = level_H1 + smoothstep(0.0, 5.0, fields.river - RIVER_HALF_WIDTH) * (ground - level_H1)
     pond_level = float(np.percentile(ground[fields.pond < 1.3], 35)) - 0.3
-    ground = pond_level + smoothstep(1.0, 2.3, fields.pond) * (ground - pond_level)
+    ground = pond_level + smoothstep(1.0, 3.6, fields.pond) * (ground - pond_level)
     return ground.astype(np.float32)
