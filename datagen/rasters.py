@@ -133,26 +133,28 @@ def _read_on_grid(
         and np.allclose([shift_c, shift_r], np.round([shift_c, shift_r]), atol=1e-3)
     )
     if aligned:
-        window = Window(round(shift_c), round(shift_r), grid.cols, grid.rows)
-        values = raster.read(bands, window=window, boundless=True, fill_value=raster.nodata or 0)
-        mask = raster.dataset_mask(window=window, boundless=True)
-        valid = _inside(own, grid) & (mask != 0)
-        return values, valid
+        return _read_window(raster, round(shift_c), round(shift_r), grid, bands)
     options = dict(crs=crs, transform=grid.transform, width=grid.cols, height=grid.rows, resampling=resampling)
     # An alpha band tells covered from uncovered pixels where the file declares neither nodata nor a mask.
     with WarpedVRT(raster, add_alpha=raster.nodata is None and not _has_alpha(raster), **options) as warped:
         return warped.read(bands), warped.dataset_mask() != 0
 
 
+def _read_window(raster, column: int, row: int, grid: Grid, bands: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of the raster from (row, column) on, zero and not valid where the raster has none."""
+    first_c, last_c = np.clip([column, column + grid.cols], 0, raster.width)
+    first_r, last_r = np.clip([row, row + grid.rows], 0, raster.height)
+    values = np.zeros((len(bands), grid.rows, grid.cols), raster.dtypes[bands[0] - 1])
+    valid = np.zeros((grid.rows, grid.cols), bool)
+    window = Window(first_c, first_r, last_c - first_c, last_r - first_r)
+    target = (slice(first_r - row, last_r - row), slice(first_c - column, last_c - column))
+    values[(slice(None), *target)] = raster.read(bands, window=window)
+    valid[target] = raster.dataset_mask(window=window) != 0
+    return values, valid
+
+
 def _has_alpha(raster: rasterio.DatasetReader) -> bool:
     return ColorInterp.alpha in raster.colorinterp
-
-
-def _inside(own: Grid, grid: Grid) -> np.ndarray:
-    """Cells of grid whose centre lies inside own, [rows, cols] bool."""
-    c = own.columns(grid.left + (np.arange(grid.cols) + 0.5) * grid.step_x)
-    r = own.rows_of(grid.top - (np.arange(grid.rows) + 0.5) * grid.step_y)
-    return ((r > 0) & (r < own.rows))[:, None] & ((c > 0) & (c < own.cols))[None]
 
 
 def read_heights(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> np.ndarray:

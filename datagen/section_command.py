@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from datagen import cameras as camera_files
@@ -101,13 +101,13 @@ def run(args: argparse.Namespace) -> None:
     """Samples or reads the views, renders them, splits them, writes the sections."""
     scene_dir = args.output_dir / (args.scene + (_FULLSIZE_SUFFIX if args.fullsize else ""))
     names = [args.section] if args.section else [f"{part}_sim" for part in sections.LHS_SHARES]
-    settings = _settings(args)
-    if not sections_to_make(args, scene_dir, {name: settings for name in names}):
+    views = _read_views(args)
+    settings = _settings(args, views)
+    if not sections_to_make(args, scene_dir, dict.fromkeys(names, settings)):
         return
-    propose_or_cameras = _read_views(args)
     scene = open_scene(args, scene_dir)
     renderer = Renderer(scene, label_stride=1) if args.fullsize else Renderer(scene)
-    cameras, rejected = _cameras(args, renderer, propose_or_cameras)
+    cameras, rejected = _cameras(args, renderer, views)
     record = scene_dir / f"{args.scene}_lhs_split.txt"
     parts = _parts(args, record, [camera.stem for camera in cameras])
     by_stem = {camera.stem: camera for camera in cameras}
@@ -131,7 +131,7 @@ def _render(renderer: Renderer, camera: Camera):
     return renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
 
 
-def _settings(args: argparse.Namespace) -> dict:
+def _settings(args: argparse.Namespace, views: sampling.Preset | list[Camera]) -> dict:
     """What determines the images, for the scene record and --resume."""
     kind = "preset" if args.preset else "around" if args.around else "poses"
     settings = {
@@ -146,15 +146,20 @@ def _settings(args: argparse.Namespace) -> dict:
         "height": args.height,
         "focal": args.focal,
     }
-    if args.preset and args.preset.is_file():
+    if args.preset:
         settings["preset"] = json.loads(args.preset.read_text())
+    else:
+        settings["cameras"] = [camera.stem for camera in views]
     if args.around:
-        settings["margins"] = [args.position_margin, args.height_margin, args.yaw_margin, args.tilt_margin]
-        settings["split"] = args.split
+        settings["margins"] = asdict(_margins(args))
     return settings
 
 
-def _read_views(args: argparse.Namespace):
+def _margins(args: argparse.Namespace) -> sampling.FlightMargins:
+    return sampling.FlightMargins(args.position_margin, args.height_margin, args.yaw_margin, args.tilt_margin)
+
+
+def _read_views(args: argparse.Namespace) -> sampling.Preset | list[Camera]:
     """Reads the small inputs first, so that their mistakes show before the geodata load: a preset or cameras."""
     if args.preset is not None:
         return sampling.read_preset(args.preset)
@@ -200,8 +205,7 @@ def _proposal(args: argparse.Namespace, scene: GeoScene, views) -> tuple[samplin
     if args.preset is not None:
         return sampling.preset_proposal(views, scene), args.num_images or views.count
     flight = [replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in views]
-    margins = sampling.FlightMargins(args.position_margin, args.height_margin, args.yaw_margin, args.tilt_margin)
-    return sampling.flight_proposal(flight, margins), args.num_images or 1000
+    return sampling.flight_proposal(flight, _margins(args)), args.num_images or 1000
 
 
 def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
