@@ -1,0 +1,142 @@
+"""Evaluation of the coord task: predict, solve, compare."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation.metrics import CoordSummary, coord_summary
+from evaluation.predict import Prediction
+from evaluation.reports import replacing
+from evaluation.solving import EstimatedPose, SolverOptions, solve_poses
+from geometry.poses import pose_error
+
+
+@dataclass(frozen=True)
+class CoordResult:
+    """What one image gave.
+
+    Attributes:
+        stem: `section/stem`.
+        image_HW3: uint8 RGB as the network saw it, before normalisation.
+        coord_pred_3hw, coord_true_3hw: metres; the latter only where `valid_hw`.
+        sigma_hw: predicted standard deviation, metres, or None.
+        pose: the estimate; `pose_true_44` the truth, camera-to-world.
+        translation_m, rotation_deg: pose errors, infinite without a pose.
+    """
+
+    stem: str
+    image_HW3: np.ndarray
+    coord_pred_3hw: np.ndarray
+    coord_true_3hw: np.ndarray
+    valid_hw: np.ndarray
+    sigma_hw: np.ndarray | None
+    pose: EstimatedPose
+    pose_true_44: np.ndarray
+    translation_m: float
+    rotation_deg: float
+
+    @property
+    def error_hw(self) -> np.ndarray:
+        """Distance of predicted from true coordinates, metres; NaN without label."""
+        distance_hw = np.linalg.norm(self.coord_pred_3hw.astype(np.float64) - self.coord_true_3hw, axis=0)
+        return np.where(self.valid_hw, distance_hw, np.nan)
+
+    def row(self) -> dict[str, object]:
+        """The image's line in the CSV."""
+        error_M = self.error_hw[self.valid_hw]
+        section, _, stem = self.stem.rpartition("/")
+        return {
+            "section": section,
+            "stem": stem,
+            "translation_error_m": f"{self.translation_m:.4f}",
+            "rotation_error_deg": f"{self.rotation_deg:.4f}",
+            "success": int(self.pose.success),
+            "inliers": "" if self.pose.inliers is None else self.pose.inliers,
+            "cells": self.valid_hw.size,
+            "labelled_cells": error_M.size,
+            "coord_error_mean_m": f"{error_M.mean():.4f}" if error_M.size else "",
+            "coord_error_median_m": f"{np.median(error_M):.4f}" if error_M.size else "",
+            **dict(zip(("x", "y", "z"), (f"{v:.4f}" for v in self.position_3), strict=True)),
+            **dict(zip(("x_true", "y_true", "z_true"), (f"{v:.4f}" for v in self.pose_true_44[:3, 3]), strict=True)),
+        }
+
+    @property
+    def position_3(self) -> np.ndarray:
+        """Estimated camera centre, metres; NaN without a pose."""
+        return self.pose.world_from_cam_44[:3, 3] if self.pose.success else np.full(3, np.nan)
+
+
+def coord_results(predictions: Iterable[Prediction], options: SolverOptions) -> Iterator[CoordResult]:
+    """Solves every image of the predictions, in order."""
+    for prediction in predictions:
+        batch = prediction.batch
+        poses = solve_poses(prediction.prediction_BChw, prediction.sigma_B1hw, batch.K_B33, options)
+        for index, pose in enumerate(poses):
+            true_44 = batch.world_from_cam_B44[index].double().cpu()
+            errors = pose_error(torch.from_numpy(pose.world_from_cam_44), true_44)
+            yield CoordResult(
+                stem=batch.stems[index],
+                image_HW3=prediction.images_BHW3[index],
+                coord_pred_3hw=prediction.prediction_BChw[index].cpu().numpy(),
+                coord_true_3hw=batch.labels_BChw[index].cpu().numpy(),
+                valid_hw=batch.valid_B1hw[index, 0].cpu().numpy(),
+                sigma_hw=None if prediction.sigma_B1hw is None else prediction.sigma_B1hw[index, 0].cpu().numpy(),
+                pose=pose,
+                pose_true_44=true_44.numpy(),
+                translation_m=errors[0] if pose.success else float("inf"),
+                rotation_deg=errors[1] if pose.success else float("inf"),
+            )
+
+
+class CoordFigures:
+    """Gathers the figures of a section, image by image; keeps no maps but the errors of the labelled cells."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+        self.stems: list[str] = []
+        self._positions: list[np.ndarray] = []
+        self._translation_m: list[float] = []
+        self._rotation_deg: list[float] = []
+        self._coord_error_m: list[np.ndarray] = []
+
+    def add(self, result: CoordResult) -> None:
+        self.rows.append(result.row())
+        self.stems.append(result.stem)
+        self._positions.append(result.position_3)
+        self._translation_m.append(result.translation_m)
+        self._rotation_deg.append(result.rotation_deg)
+        self._coord_error_m.append(result.error_hw[result.valid_hw].astype(np.float32))
+
+    def summary(self) -> CoordSummary:
+        return coord_summary(self._translation_m, self._rotation_deg, np.concatenate(self._coord_error_m))
+
+    @property
+    def positions_N3(self) -> np.ndarray:
+        """Estimated camera centres, metres; NaN without a pose."""
+        return np.stack(self._positions)
+
+
+def save_prediction(result: CoordResult, folder: Path) -> None:
+    """Writes `<stem>.npz`: coord_pred, coord_gt, coord_unc, pose_pred, pose_gt, pose_t_err, pose_r_err.
+
+    Unlabelled cells of coord_gt hold -1, as in the label files; without an uncertainty there is no coord_unc.
+    """
+    target = folder / f"{os.path.basename(result.stem)}.npz"
+    uncertainty = {} if result.sigma_hw is None else {"coord_unc": result.sigma_hw}
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            coord_pred=result.coord_pred_3hw,
+            coord_gt=np.where(result.valid_hw, result.coord_true_3hw, np.float32(-1)),
+            pose_pred=result.pose.world_from_cam_44,
+            pose_gt=result.pose_true_44,
+            pose_t_err=result.translation_m,
+            pose_r_err=result.rotation_deg,
+            **uncertainty,
+        )
