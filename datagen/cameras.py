@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +166,7 @@ def read_photo_cameras(cameras_json: Path | None, colmap: Path | None) -> list[C
 
 def _sorted_unique(cameras: list[Camera], source: Path) -> list[Camera]:
     cameras = sorted(cameras, key=lambda camera: camera.stem)
-    for first, second in zip(cameras, cameras[1:]):
+    for first, second in itertools.pairwise(cameras):
         if first.stem == second.stem:
             raise ValueError(f"{source}: two photos are called {first.stem!r} ({first.file}, {second.file})")
     return cameras

@@ -195,7 +195,7 @@ def sample_views(
         while len(accepted) < count:
             if tries >= max(_MIN_TRIES, _TRIES_PER_VIEW * count) or (tries >= _MIN_TRIES and not accepted):
                 raise ValueError(
-                    f"only {len(accepted)} of {tries} sampled views stand at least {MIN_CLEARANCE:g} m above the surface "
+                    f"only {len(accepted)} of {tries} views stand {MIN_CLEARANCE:g} m or more above the surface "
                     f"and see it in at least {min_valid:.0%} of their cells ({count} wanted): "
                     "check the ranges against the geodata"
                 )
