@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +98,6 @@ class CoordFigures:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
-        self.stems: list[str] = []
         self._positions: list[np.ndarray] = []
         self._translation_m: list[float] = []
         self._rotation_deg: list[float] = []
@@ -107,7 +105,6 @@ class CoordFigures:
 
     def add(self, result: CoordResult) -> None:
         self.rows.append(result.row())
-        self.stems.append(result.stem)
         self._positions.append(result.position_3)
         self._translation_m.append(result.translation_m)
         self._rotation_deg.append(result.rotation_deg)
@@ -122,14 +119,13 @@ class CoordFigures:
         return np.stack(self._positions)
 
 
-def save_prediction(result: CoordResult, folder: Path) -> None:
-    """Writes `<stem>.npz`: coord_pred, coord_gt, coord_unc, pose_pred, pose_gt, pose_t_err, pose_r_err.
+def save_prediction(result: CoordResult, path: Path) -> None:
+    """Writes an .npz: coord_pred, coord_gt, coord_unc, pose_pred, pose_gt, pose_t_err, pose_r_err.
 
     Unlabelled cells of coord_gt hold -1, as in the label files; without an uncertainty there is no coord_unc.
     """
-    target = folder / f"{os.path.basename(result.stem)}.npz"
     uncertainty = {} if result.sigma_hw is None else {"coord_unc": result.sigma_hw}
-    with replacing(target) as temporary, temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
             stream,
             coord_pred=result.coord_pred_3hw,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +148,10 @@ class DenseFigures:
         return self._task.of_section(self._of_images)
 
 
-def save_prediction(result: DenseResult, task: str, folder: Path) -> None:
-    """Writes `<stem>.npz`: <task>_pred, <task>_gt, valid and, with an uncertainty, <task>_unc."""
-    target = folder / f"{os.path.basename(result.stem)}.npz"
+def save_prediction(result: DenseResult, task: str, path: Path) -> None:
+    """Writes an .npz: <task>_pred, <task>_gt, valid and, with an uncertainty, <task>_unc."""
     arrays = {f"{task}_pred": result.prediction, f"{task}_gt": result.truth, "valid": result.valid_hw}
     if result.sigma_hw is not None:
         arrays[f"{task}_unc"] = result.sigma_hw
-    with replacing(target) as temporary, temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)

@@ -43,7 +43,7 @@ def draw_overview(results: Sequence[CoordResult], summary: CoordSummary, title: 
         title: of the picture.
     """
     rows = choose_rows(results)
-    made = figure(22, 3.0 * max(len(rows), 3) + 0.6)
+    made = figure(20, 2.1 * max(len(rows), 4) + 1.0)
     left, right = made.subfigures(1, 2, width_ratios=(3, 2))
     made.suptitle(title)
     _draw_rows(left, rows)
@@ -93,7 +93,8 @@ def _draw_track(axis, results: Sequence[CoordResult]) -> None:
     true_2N = axes_23 @ np.stack([r.pose_true_44[:3, 3] for r in results], 1)
     estimated_2N = axes_23 @ np.stack([r.position_3 for r in results], 1)
 
-    axis.scatter(*ground_2M, c=colours_M3, s=2, marker="s", linewidths=0, alpha=0.6, rasterized=True)
+    marker_area = float(np.clip(2 * _GROUND_POINTS / max(ground_2M.shape[1], 1), 2, 30))
+    axis.scatter(*ground_2M, c=colours_M3, s=marker_area, marker="s", linewidths=0, alpha=0.6, rasterized=True)
     for true_2, estimated_2 in zip(true_2N.T, estimated_2N.T, strict=True):
         axis.plot(*np.stack((true_2, estimated_2), 1), "-", color="red", linewidth=0.8)
     axis.plot(*true_2N, "o", color="white", markeredgecolor="black", markersize=5, label="true position")

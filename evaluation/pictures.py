@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -104,8 +103,8 @@ def _draw_semantics(axes, result: DenseResult) -> None:
 _DRAW = {"coord": _draw_coord, "depth": _draw_depth, "normal": _draw_normal, "semantics": _draw_semantics}
 
 
-def draw_prediction(result: CoordResult | DenseResult, task: str, folder: Path) -> None:
-    """Writes `<stem>.png`: image, truth, prediction, error and, where predicted, uncertainty."""
+def draw_prediction(result: CoordResult | DenseResult, task: str, path: Path) -> None:
+    """Writes a PNG: image, truth, prediction, error and, where predicted, uncertainty."""
     panels = 4 + (result.sigma_hw is not None)
     made = figure(4.2 * panels, 3.2)
     axes = made.subplots(1, panels)
@@ -116,4 +115,4 @@ def draw_prediction(result: CoordResult | DenseResult, task: str, folder: Path) 
     _DRAW[task](axes, result)
     if result.sigma_hw is not None:
         _show_map(axes[4], result.sigma_hw, "predicted standard deviation", label="")
-    save_figure(made, folder / f"{os.path.basename(result.stem)}.png")
+    save_figure(made, path)

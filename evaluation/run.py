@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> list[Path]:
     checkpoints = find_checkpoints(options.network_in, options.search_dir, options.criteria)
     if options.overview is not None and len(checkpoints) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(checkpoints)} were chosen")
+    for folder in sorted({weights.parent for weights in checkpoints}):
+        _check_writable(folder)
     for weights in checkpoints:
         net = load_network(weights)
         check_architecture(net, options, weights)
@@ -100,25 +103,37 @@ def _evaluate_section(
     figures = coord.CoordFigures() if is_coord else dense.DenseFigures(options.task)
     pred_folder = _folder(weights.parent / f"{options.task}_pred_{weights.stem}_{section}") if options.save_pred else None
     plot_folder = _folder(section_file(weights, section, f"{options.task}_plots")) if options.plot else None
-    kept = []
+    kept, names = [], []
     for result in results:
         figures.add(result)
+        # In a group of sections the same stem occurs more than once.
+        is_group = len(set(dataset.section_of)) > 1
+        names.append(result.stem.replace("/", "_") if is_group else result.stem.rpartition("/")[2])
         if pred_folder is not None and is_coord:
-            coord.save_prediction(result, pred_folder)
+            coord.save_prediction(result, pred_folder / f"{names[-1]}.npz")
         elif pred_folder is not None:
-            dense.save_prediction(result, options.task, pred_folder)
+            dense.save_prediction(result, options.task, pred_folder / f"{names[-1]}.npz")
         if plot_folder is not None:
-            draw_prediction(result, options.task, plot_folder)
+            draw_prediction(result, options.task, plot_folder / f"{names[-1]}.png")
         if options.overview is not None:
             kept.append(result)
 
     settings = {"scene": options.scene, "preprocessing": asdict(preprocessing), "architecture": asdict(net.architecture)}
     if is_coord:
         settings["solver"] = asdict(options.solver)
-        write_estimated_positions(weights, section, figures.stems, figures.positions_N3)
+        write_estimated_positions(weights, section, names, figures.positions_N3)
     if options.overview is not None:
         draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
     return write_results(weights, options.task, section, figures.summary(), settings, figures.rows)
+
+
+def _check_writable(folder: Path) -> None:
+    """Finds out before the work, not after it, that the reports cannot be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write results into {folder}: {error.strerror}") from None
 
 
 def _folder(path: Path) -> Path:
