@@ -25,7 +25,7 @@ SMALL = DemoSettings(
     width=96,
     height=64,
     focal_px=64.0,
-    world=WorldSettings(texel_m=0.9, surface_factor=1),
+    world=WorldSettings(texel_m=1.35, surface_factor=1),
     flight=FlightSettings(pitches_deg=(-80.0, -58.0)),
 )
 PARTS = ("train", "val", "test")
