@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=demo.height, help="image height, px (default: %(default)s)")
     parser.add_argument("--width", type=int, help="image width, px (default: 1.5 x height)")
     parser.add_argument("--focal", type=focal_length, help="focal length, px (default: the image height)")
-    parser.add_argument("--seed", type=int, default=demo.seed, help="another seed is another place (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=demo.seed, help="another seed gives other fields, houses and hills (default: %(default)s)")
     parser.add_argument("--gap", type=float, default=demo.gap, help="strength of the sim-to-real gap, 0 for none (default: %(default)s)")
     parser.add_argument("--flying_height", type=float, default=flight.height_m, help="metres (default: %(default)s)")
     parser.add_argument("--headings", type=float, nargs="+", default=list(flight.headings_deg), metavar="DEG", help="of the flight lines")
@@ -41,7 +41,7 @@ def settings_from(args: argparse.Namespace) -> DemoSettings:
     Raises:
         ValueError: an option is out of its range.
     """
-    limits = {"num_images": (2, 100_000), "num_photos": (4, 100_000), "height": (32, 8192), "gap": (0.0, 2.0),
+    limits = {"num_images": (2, 100_000), "num_photos": (4, 100_000), "height": (32, 8192), "gap": (0.0, 1.5),
               "flying_height": (30.0, 500.0), "span": (0.05, 0.9), "seed": (0, 2**32 - 1)}  # fmt: skip
     for name, (low, high) in limits.items():
         if not low <= getattr(args, name) <= high:

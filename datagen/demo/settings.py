@@ -62,8 +62,8 @@ class Season:
         return Season(
             autumn=mix(self.autumn, other.autumn),
             sun_azimuth_deg=mix(self.sun_azimuth_deg, other.sun_azimuth_deg),
-            sun_elevation_deg=max(mix(self.sun_elevation_deg, other.sun_elevation_deg), 12.0),
-            shadow_strength=min(max(mix(self.shadow_strength, other.shadow_strength), 0.0), 0.95),
+            sun_elevation_deg=max(mix(self.sun_elevation_deg, other.sun_elevation_deg), 22.0),
+            shadow_strength=min(max(mix(self.shadow_strength, other.shadow_strength), 0.0), 0.8),
             sun_tint=tuple(mix(a, b) for a, b in zip(self.sun_tint, other.sun_tint)),
             growth=mix(self.growth, other.growth),
             moved_cars=min(max(mix(self.moved_cars, other.moved_cars), 0.0), 1.0),
