@@ -139,8 +139,13 @@ def train(options: TrainingOptions) -> RunFolder:
 
 
 def _record(options: TrainingOptions, preprocessing: Preprocessing, statistics: SceneStatistics, sections) -> dict:
+    """What the weights were made from: read by evaluation, fine-tuning and checkpoint selection."""
+    parent = record_of(options.network_in) if options.network_in is not None else None
     return {
         "name": run_name(options), "scene": options.scene, "task": options.task, "uncertainty": options.uncertainty,
+        # The synthetic chunk that the network has seen, be it before this run.
+        "sim_chunk": parent["sim_chunk"] if parent else options.sim_data_chunk,
+        "real_chunk": options.real_data_chunk, "real_domain": options.real_data_domain,
         "preprocessing": preprocessing_to_record(preprocessing), "statistics": asdict(statistics),
         "sections": [section.name for section in sections], "epochs": options.epochs, "batch_size": options.batch_size,
         "learningrate": options.learningrate, "lr_schedule": options.lr_schedule, "seed": options.seed,
@@ -153,7 +158,7 @@ class _Trainer:
         self.options, self.run, self.net, self.dataset = options, run, net, dataset
         self.preprocessing, self.device, self.num_workers = preprocessing, device, num_workers
         self.loss = loss_for(options.task)
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=options.learningrate)
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=options.learningrate, fused=True)
         self.position = _Position()
         self.state_saved_at = time.monotonic()
 

@@ -1,0 +1,265 @@
+"""The loop on small analytic sections: files, names, resume, interruption, bad input."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+
+import pytest
+import torch
+
+from networks import load_network, load_state_dict
+from training.loop import train
+from training.names import run_name
+from training.options import add_arguments, options_from
+
+SMALL = ["--tiny", "--image_height", "32", "--batch_size", "2", "--real_data_chunk", "0", "--device", "cpu"]
+
+
+def options(tmp_path, *arguments, scene="scene", task="coord"):
+    parser = ArgumentParser()
+    add_arguments(parser)
+    folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    return options_from(parser.parse_args([scene, "--task", task, *folders, *map(str, arguments)]))
+
+
+def command(repository, tmp_path, *arguments):
+    folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    return [sys.executable, str(repository / "train_single_task.py"), "scene", *folders, *map(str, arguments)]
+
+
+@pytest.mark.parametrize(
+    "scene, arguments, expected",
+    [
+        ("naturescape", "--session clean_training --epochs 100 -lr 2e-4 --real_data_chunk 0",
+         "naturescape-coord-sclean_training-unc-MLE-e100-lr0.0002-sim_only-sc1.00"),
+        ("naturescape", "--session clean_training_pt1.00 --epochs 800 -lr 1e-4 --sim_data_chunk 0 --network_in x.net",
+         "naturescape-coord-sclean_training_pt1.00-unc-MLE-e800-lr0.0001-pairs-ip-rc1.00-finetune"),
+        ("urbanscape", "--uncertainty NONE --grayscale --tiny -lr 2e-5 --sim_data_chunk 0 --real_only --debug "
+         "--real_data_chunk 0.25 --real_data_domain out_of_place",
+         "urbanscape-coord-gray-no_unc-e50-lr0.000020-real_only-oop-rc0.25-tiny-DEBUG"),
+    ],
+)
+def test_run_names(tmp_path, scene, arguments, expected):
+    assert run_name(options(tmp_path, *arguments.split(), scene=scene)) == expected
+
+
+def test_a_run_leaves_the_documented_files(tmp_path, plane_section):
+    plane_section(5)
+    run = train(options(tmp_path, *SMALL, "--epochs", 5))
+    names = {path.name for path in run.checkpoints.iterdir()}
+    assert {"model.net", "ckpt_iter_0000002.net", "ckpt_iter_0000025.net", "output.log", "training.json",
+            "FLAG_training_done.nodata"} <= names
+    log = (run.output / "output.log").read_text().splitlines()
+    assert log[0].startswith("Iteration:       2, Epoch:   0, Total loss: ") and ", Valid: " in log[0]
+    assert log[1].startswith("Regression error: coord:  ") and ", reprojection:  " in log[1]
+    record = json.loads((run.checkpoints / "training.json").read_text())
+    assert record["preprocessing"]["image_height"] == 32 and record["scene"] == "scene"
+    assert load_network(run.latest).architecture.tiny
+    latest, last = load_state_dict(run.latest), load_state_dict(run.checkpoints / "ckpt_iter_0000025.net")
+    assert all(torch.equal(latest[key], last[key]) for key in last)
+
+
+@pytest.mark.parametrize("task, extra", [("depth", []), ("normal", []), ("semantics", ["--fullsize", "--uncertainty", "none"])])
+def test_the_other_tasks_train_too(tmp_path, plane_section, task, extra):
+    plane_section(2)
+    run = train(options(tmp_path, *SMALL, "--epochs", 1, *extra, task=task))
+    assert load_network(run.latest).architecture.task == task
+
+
+def test_training_overfits_one_image(tmp_path, plane_section):
+    section = plane_section(1)
+    arguments = [*SMALL, "--epochs", 150, "--lr_schedule", "onecycle", "-lr", 2e-3, "--jitter", 0, "--max_angle", 0,
+                 "--scale_range", 1, 1, "--precision", "float32", "--uncertainty", "none", "--image_height", 64]
+    run = train(options(tmp_path, *arguments))
+    from dataloader.prepare import collate, prepare_for_evaluation
+    from dataloader.preprocessing import preprocessing_from_record, record_of
+    from dataloader.section import SectionDataset
+
+    preprocessing = preprocessing_from_record(record_of(run.latest)["preprocessing"])
+    dataset = SectionDataset([section], "coord", 64)
+    batch = prepare_for_evaluation(collate([dataset[0]]), preprocessing, "coord")
+    with torch.no_grad():
+        prediction, _ = load_network(run.latest)(batch.images_B3HW)
+    spread = batch.labels_BChw.std()
+    assert (prediction - batch.labels_BChw).norm(dim=1).median() < 0.1 * spread
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monkeypatch):
+    plane_section(5)
+    arguments = [*SMALL, "--epochs", 4]
+    whole = train(options(tmp_path, *arguments, "--session", "whole"))
+
+    import training.loop as loop
+
+    original, calls = loop._Trainer._step, []
+
+    def fails_at_the_seventh_step(self, raw):
+        calls.append(1)
+        if len(calls) == 7:
+            raise ValueError("the disk is on fire")
+        return original(self, raw)
+
+    monkeypatch.setattr(loop._Trainer, "_step", fails_at_the_seventh_step)
+    with pytest.raises(ValueError, match="on fire"):
+        train(options(tmp_path, *arguments, "--session", "parts"))
+    monkeypatch.undo()
+    resumed = train(options(tmp_path, *arguments, "--session", "parts", "--auto_resume"))
+    assert resumed.latest_name == "model_auto_resume.net"
+    a, b = load_state_dict(whole.latest), load_state_dict(resumed.latest)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_finished_run_is_not_repeated(tmp_path, plane_section):
+    plane_section(2)
+    run = train(options(tmp_path, *SMALL, "--epochs", 1))
+    before = run.latest.stat().st_mtime_ns
+    again = train(options(tmp_path, *SMALL, "--epochs", 1, "--auto_resume"))
+    assert again.done and run.latest.stat().st_mtime_ns == before
+
+
+def test_an_existing_output_folder_is_an_error_and_stays_as_it_was(tmp_path, plane_section):
+    plane_section(2)
+    run = train(options(tmp_path, *SMALL, "--epochs", 1))
+    before = {path: path.stat().st_mtime_ns for path in run.output.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match="auto_resume"):
+        train(options(tmp_path, *SMALL, "--epochs", 1))
+    assert {path: path.stat().st_mtime_ns for path in run.output.rglob("*") if path.is_file()} == before
+
+
+def test_epoch_plus_extends_a_finished_run(tmp_path, plane_section):
+    plane_section(3)
+    with pytest.raises(FileNotFoundError, match="epoch_plus"):
+        train(options(tmp_path, *SMALL, "--epochs", 3, "--epoch_plus"))
+    train(options(tmp_path, *SMALL, "--epochs", 1))
+    longer = train(options(tmp_path, *SMALL, "--epochs", 3, "--epoch_plus"))
+    assert longer.latest.name == "model_epoch_plus_resume.net" and longer.latest.is_file()
+    log = (longer.output / "output.log").read_text()
+    assert "Epoch:   0" in log and "Epoch:   2" in log
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_inherits_their_preprocessing(tmp_path, plane_section):
+    plane_section(2)
+    pretrained = train(options(tmp_path, *SMALL, "--epochs", 1))
+    plane_section(2, "scene/train_drone_sim", seed=1)
+    plane_section(2, "scene/train_drone_real", seed=1)
+    arguments = ["--tiny", "--batch_size", 2, "--device", "cpu", "--sim_data_chunk", 0, "--epochs", 1, "-lr", 1e-9,
+                 "--network_in", pretrained.latest, "--precision", "float32"]
+    tuned = train(options(tmp_path, *arguments))
+    assert tuned.latest_name == "model_resume.net"
+    record = json.loads((tuned.checkpoints / "training.json").read_text())
+    assert record["preprocessing"]["image_height"] == 32
+    assert record["sim_chunk"] == 1.0 and record["real_chunk"] == 1.0
+    a, b = load_state_dict(pretrained.latest), load_state_dict(tuned.latest)
+    assert all(torch.allclose(a[key], b[key], atol=1e-4) for key in a)
+
+
+def test_ctrl_c_saves_and_the_run_continues(tmp_path, plane_section, repository):
+    plane_section(4)
+    arguments = ["--task", "coord", *SMALL, "--epochs", 60]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(repository, tmp_path, *arguments), env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("out/*/ckpt_iter_0000002.net")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--auto_resume" in errors.splitlines()[-1] and "Traceback" not in errors
+    folder = next((tmp_path / "out").iterdir())
+    assert (folder / "resume_state.pt").is_file() and not list(folder.glob(".*"))
+    seen = torch.load(folder / "resume_state.pt", weights_only=True)["images_seen"]
+    resumed = train(options(tmp_path, *SMALL, "--epochs", 60, "--auto_resume"))
+    assert 0 < seen < 240 and (resumed.checkpoints / "ckpt_iter_0000240.net").is_file()
+
+
+def _break_pose(section):
+    (section / "poses" / "view_001.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n")
+
+
+def _drop_label(section):
+    (section / "init" / "view_001.dat").unlink()
+
+
+def _truncate_image(section):
+    path = section / "rgb" / "view_001.png"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _nan_calibration(section):
+    (section / "calibration" / "view_001.txt").write_text("nan\n")
+
+
+def _foreign_label(section):
+    torch.save({"a": 1}, section / "init" / "view_001.dat")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [(_break_pose, "poses/view_001.txt"), (_drop_label, "init/view_001"), (_truncate_image, "rgb/view_001.png"),
+     (_nan_calibration, "calibration/view_001.txt"), (_foreign_label, "init/view_001.dat")],
+)
+def test_bad_data_is_named(tmp_path, plane_section, damage, message):
+    damage(plane_section(3))
+    with pytest.raises((ValueError, OSError), match=message):
+        train(options(tmp_path, *SMALL, "--epochs", 1))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--task", "colour"], "unknown task 'colour'"),
+        (["--task", "coord", "--uncertainty", "maybe"], "maybe"),
+        (["--task", "coord", "--epochs", "0"], "--epochs"),
+        (["--task", "coord", "--sim_data_chunk", "2"], "sim_data_chunk"),
+        (["--task", "coord", "--real_only"], "real_only"),
+        (["--task", "coord", "--real_data_domain", "mars"], "mars"),
+        (["--task", "semantics", "--uncertainty", "none"], "--fullsize"),
+        (["--task", "coord", "--device", "abacus"], "abacus"),
+        (["--task", "coord", "--precision", "int3"], "int3"),
+        (["--task", "coord", "--network_in", "/nowhere/model.net"], "/nowhere/model.net"),
+        (["--task", "coord", "--sim_data_chunk", "0.5"], "train_sim_chunk_0.50"),
+    ],
+)
+def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, plane_section, capsys, monkeypatch, arguments, message):
+    import train_single_task
+
+    plane_section(2)
+    real = [] if "--real_only" in arguments else ["--real_data_chunk", "0"]
+    folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["train_single_task.py", "scene", *folders, *real, *arguments])
+    assert train_single_task.main() == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert errors[-1].startswith("error: ") and message in errors[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flag_that_contradicts_the_weights_is_an_error(tmp_path, plane_section):
+    plane_section(2)
+    run = train(options(tmp_path, *SMALL, "--epochs", 1))
+    with pytest.raises(ValueError, match="the flags ask for"):
+        train(options(tmp_path, *SMALL, "--epochs", 1, "--uncertainty", "none", "--network_in", run.latest))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder_is_named(tmp_path, plane_section):
+    plane_section(2)
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="out"):
+        train(options(tmp_path, *SMALL, "--epochs", 1))
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(tmp_path, plane_section):
+    plane_section(2)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OSError, match="out"):
+        train(options(tmp_path, *SMALL, "--epochs", 1))
+
+
+def test_options_are_immutable(tmp_path):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options(tmp_path).epochs = 3
