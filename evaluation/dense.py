@@ -14,8 +14,8 @@ from evaluation.metrics import (
     DepthSums,
     SemanticsScores,
     Spread,
-    depth_sums,
     depth_summary,
+    depth_sums,
     semantics_scores,
     semantics_summary,
 )

@@ -99,11 +99,11 @@ def write_results(
     record = {"section": section, "summary": _plain(summary), "settings": _plain(settings)}
     twin = text.with_suffix(".json")
     evaluations = read_evaluations(twin) if twin.is_file() else []
-    with replacing(section_file(weights, section, f"task_{task}.csv")) as temporary:
-        with temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    table = section_file(weights, section, f"task_{task}.csv")
+    with replacing(table) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     with replacing(twin) as temporary:
         content = {"weights": weights.name, "task": task, "evaluations": [*evaluations, record]}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
@@ -128,9 +128,9 @@ def write_estimated_positions(
     weights: Path, section: str, names: Sequence[str], positions_N3: np.ndarray
 ) -> None:
     """Writes the estimated camera centres as [n, 3] array and as text, `file x y z` with 2 decimals; nan without pose."""
-    with replacing(section_file(weights, section, "out_xyz_poses.npy")) as temporary:
-        with temporary.open("wb") as stream:
-            np.save(stream, positions_N3)
+    array = section_file(weights, section, "out_xyz_poses.npy")
+    with replacing(array) as temporary, temporary.open("wb") as stream:
+        np.save(stream, positions_N3)
     with replacing(section_file(weights, section, "out_xyz_poses.txt")) as temporary:
         lines = (f"{name} {x:.2f} {y:.2f} {z:.2f}\n" for name, (x, y, z) in zip(names, positions_N3, strict=True))
         temporary.write_text("".join(lines))

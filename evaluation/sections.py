@@ -28,6 +28,7 @@ def section_dirs(scene_dir: Path, section: str) -> list[Path]:
     if missing:
         present = sorted(p.name for p in scene_dir.iterdir() if p.is_dir())
         raise FileNotFoundError(
-            f"section {section!r}: no {', '.join(missing)} in {scene_dir}; present: {present}, groups: {list(SECTION_GROUPS)}"
+            f"section {section!r}: no {', '.join(missing)} in {scene_dir}; present: {present}, "
+            f"groups: {list(SECTION_GROUPS)}"
         )
     return folders

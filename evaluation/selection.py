@@ -78,8 +78,8 @@ def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]
             weights = path.with_name(f"{path.name[len('results_') : -len(f'_task_{task}.txt')].removesuffix('.net')}.net")
             candidates.append(Candidate(weights, figure, iteration_of(weights)))
     if not candidates:
-        wanted = f"section {section} in the {len(files)} files results_*task_{task}.txt" if files else f"results_*task_{task}.txt"
-        raise FileNotFoundError(f"no results to choose from in {folder.resolve()}: no {wanted}; run test_single_task.py first")
+        wanted = f"results_*task_{task}.txt" if not files else f"section {section} in its {len(files)} results files"
+        raise FileNotFoundError(f"no results to choose from in {folder.resolve()}: no {wanted}; run test_single_task.py")
 
     def key(candidate: Candidate) -> tuple:
         figure = -candidate.figure if criterion.descending else candidate.figure
@@ -149,7 +149,9 @@ def result_folders(search_dir: Path, task: str, keywords: Sequence[str]) -> list
     criteria = CheckpointFilter(tuple(keywords))
     folders = sorted({path.parent for path in search_dir.rglob(f"results_*task_{task}.txt") if criteria.accepts(path)})
     if not folders:
-        raise FileNotFoundError(f"no results_*task_{task}.txt below {search_dir} in a folder with {list(keywords)} in its path")
+        raise FileNotFoundError(
+            f"no results_*task_{task}.txt below {search_dir} in a folder with {list(keywords)} in its path"
+        )
     return folders
 
 

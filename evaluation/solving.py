@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import dsacstar
 import numpy as np
 import torch
 
+import dsacstar
 from geometry.grid import STRIDE
 
 SOLVERS = ("dsacstar", "published")

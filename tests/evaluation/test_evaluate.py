@@ -18,7 +18,7 @@ from dataloader.section import SectionDataset
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.options import add_arguments, options_from
 from evaluation.overview import choose_rows, draw_overview, plan_axes
-from evaluation.predict import Prediction, predictions
+from evaluation.predict import predictions
 from evaluation.run import evaluate
 from evaluation.sections import section_dirs
 from evaluation.solving import SolverOptions

@@ -12,8 +12,8 @@ from evaluation.metrics import (
     DEPTH_BATCH,
     Spread,
     coord_summary,
-    depth_sums,
     depth_summary,
+    depth_sums,
     semantics_scores,
     semantics_summary,
 )

@@ -25,7 +25,8 @@ def write_coord(folder, name, median_m, section="val_sim"):
 def run_folder(tmp_path):
     for name, median_m in (("ckpt_iter_0000010.net", 2.004), ("ckpt_iter_0000020.net", 2.001), ("model.net", 1.5)):
         write_coord(tmp_path, name, median_m)
-    (tmp_path / "training.json").write_text(json.dumps({"scene": "town", "task": "coord", "sim_chunk": 1.0, "real_chunk": 0.5}))
+    record = {"scene": "town", "task": "coord", "sim_chunk": 1.0, "real_chunk": 0.5}
+    (tmp_path / "training.json").write_text(json.dumps(record))
     return tmp_path
 
 
