@@ -14,7 +14,7 @@ from typing import Any
 
 from dataloader.preprocessing import RECORD_NAME, record_of
 from evaluation.checkpoints import CheckpointFilter, iteration_of
-from evaluation.reports import read_evaluations, replacing, section_header
+from evaluation.reports import read_evaluations, replacing
 from tasks import task_named
 
 logger = logging.getLogger(__name__)
@@ -24,30 +24,39 @@ _NUMBER = r"(nan|inf|-?\d+(?:\.\d+)?)"
 
 
 @dataclass(frozen=True)
-class _Criterion:
-    """What ranks the checkpoints of a task: where it stands in the JSON twin and in the published text."""
+class _Figure:
+    """A figure of a report: where it stands in the JSON twin, and the line whose last number it is in the text."""
 
     title: str
     unit: str
     summary_path: tuple[str, str]
     pattern: str
+
+
+@dataclass(frozen=True)
+class _Criterion:
+    """What ranks the checkpoints of a task, and what decides between equals."""
+
+    figure: _Figure
+    tie_break: _Figure | None = None
     descending: bool = False
 
 
 _CRITERIA = {
     "coord": _Criterion(
-        "median position error", "m", ("translation_m", "median"), rf"^Median Error: {_NUMBER} deg, {_NUMBER} m$"
+        _Figure("median position error", "m", ("translation_m", "median"), rf"^Median Error: .* {_NUMBER} m$"),
+        # Early checkpoints may all have no pose for most images; their coordinates still differ.
+        _Figure("median coordinate error", "m", ("coord_error_m", "median"), rf"^Coordinate reg.* median {_NUMBER}$"),
     ),
-    "depth": _Criterion("median RMS error", "m", ("rms_m", "median"), rf"^RMS error, mean: {_NUMBER}m, median: {_NUMBER}m$"),
+    "depth": _Criterion(_Figure("median RMS error", "m", ("rms_m", "median"), rf"^RMS error, .* median: {_NUMBER}m$")),
     "normal": _Criterion(
-        "median angular error", "deg", ("angle_deg", "median"),
-        rf"^angular prediction error, mean: {_NUMBER} deg, median: {_NUMBER} deg$",
+        _Figure("median angular error", "deg", ("angle_deg", "median"), rf"^angular pred.* median: {_NUMBER} deg$")
     ),
     "semantics": _Criterion(
-        "median of the mean IoU", "%", ("mean_iou", "median"), rf"^Mean IoU, mean: {_NUMBER}, median: {_NUMBER}$",
+        _Figure("median of the mean IoU", "%", ("mean_iou", "median"), rf"^Mean IoU, .* median: {_NUMBER}$"),
         descending=True,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,14 @@ class Candidate:
 
     weights: Path
     figure: float
+    tie_break: float
     iteration: int | None
 
 
 def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]:
-    """Weights of a folder with results, best first; equal figures: the earlier iteration first, unnumbered weights last.
+    """Weights of a folder with results, best first.
+
+    Equal figures are ordered by the task's tie-break, then by iteration, unnumbered weights last.
 
     Args:
         section: the results that count; None: each file's last block.
@@ -73,10 +85,10 @@ def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]
     files = sorted(folder.glob(f"results_*task_{task}.txt"))
     candidates = []
     for path in files:
-        figure = _figure(path, criterion, section)
-        if figure is not None:
+        figures = _figures(path, criterion, section)
+        if figures is not None:
             weights = path.with_name(f"{path.name[len('results_') : -len(f'_task_{task}.txt')].removesuffix('.net')}.net")
-            candidates.append(Candidate(weights, figure, iteration_of(weights)))
+            candidates.append(Candidate(weights, *figures, iteration_of(weights)))
     if not candidates:
         wanted = f"results_*task_{task}.txt" if not files else f"section {section} in its {len(files)} results files"
         raise FileNotFoundError(f"no results to choose from in {folder.resolve()}: no {wanted}; run test_single_task.py")
@@ -84,36 +96,46 @@ def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]
     def key(candidate: Candidate) -> tuple:
         figure = -candidate.figure if criterion.descending else candidate.figure
         iteration = math.inf if candidate.iteration is None else candidate.iteration
-        return math.isnan(figure), figure, iteration, candidate.weights.name
+        return figure, candidate.tie_break, iteration, candidate.weights.name
 
     return sorted(candidates, key=key)
 
 
-def _figure(path: Path, criterion: _Criterion, section: str | None) -> float | None:
-    """The ranking figure of a results file: from its JSON twin where there is one, else from the text."""
+def _figures(path: Path, criterion: _Criterion, section: str | None) -> tuple[float, float] | None:
+    """Ranking figure and tie-break of a results file: from its JSON twin where there is one, else from the text."""
     twin = path.with_suffix(".json")
     if twin.is_file():
         matching = [e for e in read_evaluations(twin) if section is None or e.get("section") == section]
-        return _from_summary(matching[-1].get("summary"), criterion, twin) if matching else None
-    blocks = re.split(r"^=+ Evaluation on section (.+?) =+$", path.read_text(), flags=re.MULTILINE)[1:]
-    texts = [text for name, text in zip(blocks[::2], blocks[1::2], strict=True) if section is None or name == section]
-    if not texts:
+        read, source, place = _from_summary, [e.get("summary") for e in matching], twin
+    else:
+        parts = re.split(r"^=+ Evaluation on section (.+?) =+$", path.read_text(), flags=re.MULTILINE)[1:]
+        blocks = zip(parts[::2], parts[1::2], strict=True)
+        read, source, place = _from_text, [text for name, text in blocks if section is None or name == section], path
+    if not source:
         if section is None:
-            raise ValueError(f"{path} holds no block like {section_header('...')!r}")
+            raise ValueError(f"{place} holds no evaluation; delete it and evaluate again")
         return None
-    match = re.search(criterion.pattern, texts[-1], flags=re.MULTILINE)
-    if match is None:
-        raise ValueError(f"{path}: the last block has no {criterion.title}; evaluate again")
-    return float(match[2])
+    found = [read(source[-1], figure) for figure in (criterion.figure, criterion.tie_break) if figure is not None]
+    if None in found:
+        raise ValueError(f"{place}: the last evaluation has no {criterion.figure.title}; evaluate again")
+    worst = -math.inf if criterion.descending else math.inf
+    found = [worst if math.isnan(value) else value for value in found]
+    return (found[0], found[1]) if len(found) == 2 else (found[0], 0.0)
 
 
-def _from_summary(summary: Any, criterion: _Criterion, path: Path) -> float:
-    outer, inner = criterion.summary_path
+def _from_text(block: str, figure: _Figure) -> float | None:
+    match = re.search(figure.pattern, block, flags=re.MULTILINE)
+    return float(match[1]) if match else None
+
+
+def _from_summary(summary: Any, figure: _Figure) -> float | None:
+    """The figure; what was not finite, null in JSON, is NaN."""
+    outer, inner = figure.summary_path
     try:
         value = summary[outer][inner]
     except (KeyError, TypeError):
-        raise ValueError(f"{path}: the last evaluation has no {criterion.title}; evaluate again") from None
-    return math.inf * (-1 if criterion.descending else 1) if value is None else float(value)
+        return None
+    return math.nan if value is None else float(value)
 
 
 def select(folder: Path, task: str, section: str | None = None) -> tuple[list[Candidate], Candidate]:
@@ -137,8 +159,8 @@ def select(folder: Path, task: str, section: str | None = None) -> tuple[list[Ca
 
 def table(candidates: Sequence[Candidate], task: str) -> str:
     """One line per candidate under a title."""
-    criterion = _CRITERIA[task]
-    lines = [f"{criterion.title} ({criterion.unit}), best first"]
+    figure = _CRITERIA[task].figure
+    lines = [f"{figure.title} ({figure.unit}), best first"]
     return "\n".join(lines + [f"{c.figure:10.3f}  {c.weights.name}" for c in candidates])
 
 

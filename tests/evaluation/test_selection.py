@@ -16,9 +16,9 @@ from evaluation.selection import export, export_path, rank, select
 ROWS = [{"stem": "a"}]
 
 
-def write_coord(folder, name, median_m, section="val_sim"):
+def write_coord(folder, name, median_m, section="val_sim", coord_m=1.0):
     (folder / name).write_bytes(name.encode())
-    write_results(folder / name, "coord", section, coord_summary([median_m], [1.0], np.ones(1)), {}, ROWS)
+    write_results(folder / name, "coord", section, coord_summary([median_m], [1.0], np.array([coord_m])), {}, ROWS)
 
 
 @pytest.fixture
@@ -96,6 +96,15 @@ def test_a_run_that_never_found_a_pose_loses(run_folder):
     assert [c.iteration for c in rank(run_folder, "coord")][-1] == 1
     drop_json(run_folder)
     assert [c.iteration for c in rank(run_folder, "coord")][-1] == 1
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+def test_equals_are_told_apart_by_their_coordinates_then_by_age(tmp_path, text_only):
+    for iteration, coord_m in ((10, 60.0), (20, 40.0), (30, 40.0)):
+        write_coord(tmp_path, f"ckpt_iter_{iteration:07d}.net", float("inf"), coord_m=coord_m)
+    if text_only:
+        drop_json(tmp_path)
+    assert [c.iteration for c in rank(tmp_path, "coord")] == [20, 30, 10]
 
 
 def test_export_takes_the_training_record_along(run_folder, tmp_path):

@@ -167,3 +167,37 @@ def test_wrong_image_channels_and_means_are_refused():
         TransPoseNet(TINY, torch.zeros(2))
     with pytest.raises(ValueError, match="head scale"):
         TransPoseNet(TINY).head_scale = 0.0
+
+
+def test_training_and_inference_predict_the_same():
+    torch.manual_seed(0)
+    net = TransPoseNet(TINY)
+    images = torch.randn(2, 3, 40, 56)
+    with torch.no_grad():
+        inference = net(images)[0]
+    torch.testing.assert_close(net.train()(images)[0], inference, rtol=1e-4, atol=1e-4)
+
+
+def test_fused_weights_are_recognised_and_not_mistaken_for_single_ones(tmp_path):
+    single = TransPoseNet(TINY).published_state_dict()
+    fused = {key: value for key, value in single.items() if not key.startswith("encoder.")}
+    for branch in (1, 2, 3):
+        fused |= {f"mlr_{k.replace('encoder.', f'encoder_{branch}.')}": v for k, v in single.items() if k[:8] == "encoder."}
+    assert architecture_of(fused) == Architecture(tiny=True, num_encoders=3)
+    torch.save(fused, tmp_path / "crossloc.net")
+    with pytest.raises(ValueError, match=r"crossloc\.net.*fused network of 3 encoders"):
+        load_network(tmp_path / "crossloc.net")
+    with pytest.raises(ValueError, match="not numbered"):
+        architecture_of({key.replace("encoder_2", "encoder_4"): value for key, value in fused.items()})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu():
+    torch.manual_seed(0)
+    net = TransPoseNet(TINY)
+    images = torch.randn(2, 3, 40, 56)
+    with torch.no_grad():
+        expected = net(images)
+        found = net.cuda()(images.cuda())
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-2, atol=1e-2)
