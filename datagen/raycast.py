@@ -66,8 +66,7 @@ class RayCaster:
         origin = np.ascontiguousarray(origin_N3, np.float32)
         direction = np.ascontiguousarray(direction_N3, np.float32)
         answer = self._scene.run(origin, direction, output=True)
-        t_N = np.where(answer["geomID"] >= 0, answer["tfar"], np.float32(np.inf))
-        normal_N3 = answer["Ng"]
-        flipped = normal_N3[:, 2] < 0
-        normal_N3[flipped] *= -1
-        return Hits(t_N, normal_N3)
+        t_N = answer["tfar"]
+        t_N[answer["geomID"] < 0] = np.inf
+        # Embree's normal follows the winding, which is counter-clockwise from above throughout.
+        return Hits(t_N, answer["Ng"])
