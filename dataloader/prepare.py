@@ -119,10 +119,10 @@ def prepare_for_training(
     K_B33 = raw.K_image_B33.clone()
     K_B33[:, :2] *= scale
     size = math.ceil(H * scale), math.ceil(W * scale)
-    images_B3HW = preprocessing.normalise(raw.images_BHW3.permute(0, 3, 1, 2), gain_B3, offset_B3)
-    grid_BHW2 = _image_grid(raw.K_image_B33, K_B33, angle_rad, (H, W), size)
-    # Zero is the mean colour after normalisation: what uncovered pixels show.
-    images_B3HW = F.grid_sample(images_B3HW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # Interpolation is quickest on planar images.
+    planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()
+    images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3)
+    images_B3HW = _warp(images_B3HW, raw.K_image_B33, K_B33, angle_rad, size)
 
     pose_B44 = raw.world_from_cam_B44 @ rotation_z(angle_rad).to(raw.world_from_cam_B44)
     labels, valid = _resample_labels(raw, task, K_B33, angle_rad, size, pose_B44)
@@ -154,6 +154,21 @@ def _normalised(xy_px_B2N: torch.Tensor, height_px: float, width_px: float) -> t
     """Pixels to grid_sample's [-1, 1] coordinates (align_corners False), last axis (x, y)."""
     size = xy_px_B2N.new_tensor([width_px, height_px])[:, None]
     return (2 * xy_px_B2N / size - 1).transpose(1, 2)
+
+
+def _warp(
+    images_BcHW: torch.Tensor, K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, angle_rad: float, size: tuple[int, int]
+) -> torch.Tensor:
+    """Rolls and zooms images in one bilinear interpolation; uncovered pixels are zero, the mean colour."""
+    B, channels, H, W = images_BcHW.shape
+    if (K_src_B33 == K_src_B33[:1]).all():
+        # One camera: one grid for the batch, whose images become channels, so that weights are computed once.
+        grid_1HW2 = _image_grid(K_src_B33[:1], K_dst_B33[:1], angle_rad, (H, W), size)
+        flat_1nHW = images_BcHW.reshape(1, B * channels, H, W)
+        warped = F.grid_sample(flat_1nHW, grid_1HW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return warped.reshape(B, channels, *size)
+    grid_BHW2 = _image_grid(K_src_B33, K_dst_B33, angle_rad, (H, W), size)
+    return F.grid_sample(images_BcHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _image_grid(

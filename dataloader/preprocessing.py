@@ -35,18 +35,18 @@ class Preprocessing:
         An optional photometric change, in units of [0, 1] images, x -> gain x + offset per image (or per image and
         channel, [B, 3]) is folded into the same pass over the pixels.
         """
-        x = images_B3HW.float()
+        mean_C, std_C = torch.tensor(self.rgb_mean), torch.tensor(self.rgb_std)
+        gain_BC = torch.ones(1, 1) if gain_B is None else gain_B.cpu().reshape(len(images_B3HW), -1)
+        offset_BC = torch.zeros(1, 1) if offset_B is None else offset_B.cpu().reshape(len(images_B3HW), -1)
         if self.grayscale:
-            x = (x * x.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
-        mean_C, std_C = x.new_tensor(self.rgb_mean), x.new_tensor(self.rgb_std)
-        gain_BC = 1.0 if gain_B is None else gain_B.reshape(len(x), -1).to(x)
-        offset_BC = 0.0 if offset_B is None else offset_B.reshape(len(x), -1).to(x)
-        if self.grayscale and gain_B is not None:
             gain_BC, offset_BC = gain_BC.mean(1, keepdim=True), offset_BC.mean(1, keepdim=True)
-        scale = (gain_BC / (255.0 * std_C)).expand(len(x), -1) if gain_B is not None else (1 / (255.0 * std_C))[None]
-        shift = (offset_BC - mean_C) / std_C
-        shift = shift if shift.ndim == 2 else shift[None]
-        return torch.addcmul(shift[..., None, None], x, scale[..., None, None])
+        scale = (gain_BC / (255.0 * std_C))[..., None, None].to(images_B3HW.device, non_blocking=True)
+        shift = ((offset_BC - mean_C) / std_C)[..., None, None].to(images_B3HW.device, non_blocking=True)
+        if self.grayscale:
+            luma_3 = torch.tensor(_LUMA, device=images_B3HW.device)
+            images_B3HW = torch.einsum("bchw,c->bhw", images_B3HW.float(), luma_3)[:, None]
+        # uint8 times float: conversion and scaling are one pass over the pixels.
+        return (images_B3HW * scale).add_(shift)
 
 
 def write_record(folder: Path, record: dict) -> None:

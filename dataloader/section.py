@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from dataloader.images import decode_image, resize_image, resized_shape
 from dataloader.labels import read_calibration, read_label, read_pose
@@ -88,6 +90,13 @@ class SectionDataset(Dataset):
         if self._cache is not None:
             self._cache[index] = sample
         return sample
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        """Samples of a batch; decoded on all cores, unless this is one of several loader processes."""
+        if get_worker_info() is not None:
+            return [self[index] for index in indices]
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            return list(pool.map(self.__getitem__, indices))
 
     def _load(self, index: int) -> Sample:
         files = self.files[index]

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The whole recipe in miniature, by the very commands a user types: data set, pre-training on synthetic images, selection,
+# fine-tuning on real-synthetic pairs, selection, test on real photos that no earlier step has seen.
+#
+# usage: quickstart.sh                 the embedded demo scene
+#        quickstart.sh --photos DIR    own photos: DIR holds cameras.json and geodata/{dsm,ortho[,landcover]}.tif
+#        quickstart.sh --dry-run ...   print the commands only
+#
+# A second run keeps what is done and continues what was interrupted. Environment: see script_clean_training/common.sh;
+# SPLIT_FILE replaces the split of --photos (default: setup/splits/<name of DIR>.json, else 40/10/50 % at random);
+# PRETRAIN_EPOCHS FINETUNE_EPOCHS NUM_IMAGES replace the sizes of the recipe.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+photos=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --photos) photos="${2:?--photos needs a folder}"; shift 2 ;;
+    --dry-run) export DRY_RUN=1; shift ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "error: unknown argument '$1'; see --help" >&2; exit 2 ;;
+  esac
+done
+if [ -n "$photos" ] && [ ! -f "$photos/cameras.json" ]; then
+  echo "error: no cameras.json in '$photos'" >&2
+  exit 2
+fi
+
+if [ "${DRY_RUN:-0}" != 1 ]; then source setup/make_env.sh; fi
+source script_clean_training/common.sh
+export DATASETS_DIR OUTPUT_DIR WEIGHTS_DIR PYTHON
+export CKPT_DIR="${CKPT_DIR:-$OUTPUT_DIR}"
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"
+started=$SECONDS
+
+step() { echo; echo "== [$((SECONDS - started)) s] $*"; }
+
+# The recipe's numbers. One-cycle rate and a growing share of real photos get there in minutes; the reprojection term is
+# kept to points within a fraction of the flying height, see "Training that gets there" in the README.
+if [ -z "$photos" ]; then
+  scene=demo
+  step "data set: the embedded landscape, surveyed once and photographed later"
+  run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
+  export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
+  common="--lr_schedule onecycle --inittolerance 25 --mindepth 10 --softclamp 20"
+  pretrain_epochs=15 finetune_epochs=5 real_share=0.5
+else
+  scene="$(basename "$photos")"
+  geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
+  if [ -f "$photos/geodata/landcover.tif" ]; then geodata+=(--landcover "$photos/geodata/landcover.tif"); fi
+  split_file="${SPLIT_FILE:-setup/splits/$scene.json}"
+  split=()
+  if [ -f "$split_file" ]; then split=(--split "$split_file"); fi
+  step "data set: photos with their rendered partners, and views around the training flight"
+  run "$PYTHON" -m datagen photos "${geodata[@]}" --cameras "$photos/cameras.json" --scene "$scene" \
+    --output_dir "$DATASETS_DIR" --height 240 "${split[@]}" --resume
+  run "$PYTHON" -m datagen sections "${geodata[@]}" --around "$photos/cameras.json" "${split[@]}" --scene "$scene" \
+    --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2000}" --position_margin 25 \
+    --width 427 --height 240 --focal 297.556 --resume
+  export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
+  common="--lr_schedule onecycle --inittolerance 12 --mindepth 10 --softclamp 20 --max_angle 15 --scale_range 0.8 1.25"
+  pretrain_epochs=10 finetune_epochs=5 real_share=0.3
+fi
+
+finetuned_runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>/dev/null; }
+# selected PATTERN WEIGHTS: whether the runs of this pattern were validated and their choice exported.
+selected() {
+  local folder
+  [ -f "$2" ] || return 1
+  for folder in $(finetuned_runs "$1"); do
+    [ -n "$(find "$folder" -name 'FLAG_SELECTED_ITER_*' -newer "$folder/FLAG_training_done.nodata" 2>/dev/null)" ] || return 1
+  done
+}
+
+pretrained="$WEIGHTS_DIR/encoders-pretraining/$scene/coord/model-sc-1.00.net"
+finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-rc-1.00.net"
+
+step "pre-training on synthetic images"
+EPOCHS="${PRETRAIN_EPOCHS:-$pretrain_epochs}" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.001}" \
+  EXTRA_ARGS="$common ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
+step "validation and selection on val_sim"
+if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
+  script_clean_validation/validate_encoder_pretrain.sh "$scene" coord TINY
+fi
+
+step "fine-tuning on real-synthetic pairs"
+EPOCHS="${FINETUNE_EPOCHS:-$finetune_epochs}" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.001}" \
+  EXTRA_ARGS="$common --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
+  script_clean_training/encoder_finetune.sh "$scene" coord TINY
+step "validation and selection on val_drone_real"
+if selected finetune "$finetuned"; then echo "done already: $finetuned"; else
+  script_clean_validation/validate_encoder_finetune.sh "$scene" coord TINY
+fi
+
+step "test on real photos that no step has seen: before and after fine-tuning"
+for weights in "$pretrained" "$finetuned"; do
+  overview=()
+  if [ "$weights" = "$finetuned" ]; then overview=(--overview "$OUTPUT_DIR/quickstart_$scene.png"); fi
+  run "$PYTHON" test_single_task.py "$scene" --task coord --section test_drone_real --network_in "$weights" \
+    --datasets_dir "$DATASETS_DIR" "${overview[@]}"
+done
+run "$PYTHON" setup/quickstart_summary.py "$pretrained" "$finetuned" --section test_drone_real
+step "finished; overview picture: $OUTPUT_DIR/quickstart_$scene.png"
