@@ -42,7 +42,7 @@ if [ -z "$photos" ]; then
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
   export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
-  common="--lr_schedule onecycle --inittolerance 25 --mindepth 10 --softclamp 20"
+  common="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
   pretrain_epochs=15 finetune_epochs=5 real_share=0.5
 else
   scene="$(basename "$photos")"
@@ -51,14 +51,22 @@ else
   split_file="${SPLIT_FILE:-setup/splits/$scene.json}"
   split=()
   if [ -f "$split_file" ]; then split=(--split "$split_file"); fi
+  # Renders have the photos' field of view at 240 px.
+  read -r width height focal < <("$PYTHON" - "$photos/cameras.json" <<'PY'
+import json, sys
+camera = json.load(open(sys.argv[1]))
+scale = 240 / min(camera["width"], camera["height"])
+print(round(camera["width"] * scale), round(camera["height"] * scale), round(camera["focal_length_px"] * scale, 3))
+PY
+  )
   step "data set: photos with their rendered partners, and views around the training flight"
   run "$PYTHON" -m datagen photos "${geodata[@]}" --cameras "$photos/cameras.json" --scene "$scene" \
     --output_dir "$DATASETS_DIR" --height 240 "${split[@]}" --resume
   run "$PYTHON" -m datagen sections "${geodata[@]}" --around "$photos/cameras.json" "${split[@]}" --scene "$scene" \
     --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2000}" --position_margin 25 \
-    --width 427 --height 240 --focal 297.556 --resume
+    --width "$width" --height "$height" --focal "$focal" --resume
   export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
-  common="--lr_schedule onecycle --inittolerance 12 --mindepth 10 --softclamp 20 --max_angle 15 --scale_range 0.8 1.25"
+  common="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20 --max_angle 15 --scale_range 0.8 1.25"
   pretrain_epochs=10 finetune_epochs=5 real_share=0.3
 fi
 

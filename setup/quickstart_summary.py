@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
+COLUMNS = {"translation_error_m": "position_m", "rotation_error_deg": "rotation_deg"}
+
 
 def errors_of(weights: Path, section: str) -> pd.DataFrame:
-    """Errors per image (columns translation_m, rotation_deg), indexed by stem."""
+    """Errors per image (columns position_m, rotation_deg), indexed by stem."""
     table = weights.parent / f"{section}_{weights.stem}_task_coord.csv"
     if not table.is_file():
         raise FileNotFoundError(f"no evaluation at {table}; run test_single_task.py on {weights} first")
-    return pd.read_csv(table, index_col="stem")[["translation_m", "rotation_deg"]]
+    return pd.read_csv(table, index_col="stem")[list(COLUMNS)].rename(columns=COLUMNS)
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def main() -> int:
     both.loc["MEDIAN"] = both.median()
     shown = pd.concat([both.iloc[:-1].head(args.max_rows), both.tail(1)])
     print(shown.to_string(float_format=lambda v: f"{v:.2f}", na_rep="none"))
-    gain = both.loc["MEDIAN", ("zero-shot", "translation_m")] / both.loc["MEDIAN", ("fine-tuned", "translation_m")]
+    gain = both.loc["MEDIAN", ("zero-shot", "position_m")] / both.loc["MEDIAN", ("fine-tuned", "position_m")]
     print(f"fine-tuning made the median position error {gain:.1f} times smaller")
     return 0
 

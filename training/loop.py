@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch.utils.data import DataLoader
@@ -125,6 +125,11 @@ def train(options: TrainingOptions) -> RunFolder:
     SectionDataset(sections, options.task, options.image_height or DEFAULT_IMAGE_HEIGHT)  # names what is missing
     statistics = scene_statistics(options.scene, options.scene_dir, sections)
     preprocessing = choose_preprocessing(options, statistics)
+    if options.depth_relative:
+        options = replace(options, loss=replace(
+            options.loss, inittolerance=options.loss.inittolerance * statistics.mean_depth,
+            mindepth=options.loss.mindepth * statistics.mean_depth,
+        ))
     dataset = SectionDataset(sections, options.task, preprocessing.image_height, cache=num_workers == 0)
     net = build_network(options, statistics).to(device, memory_format=torch.channels_last)
 

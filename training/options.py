@@ -48,6 +48,7 @@ class TrainingOptions:
     device: str
     precision: str
     seed: int
+    depth_relative: bool
     loss: LossOptions
     augmentation: AugmentationOptions
 
@@ -104,6 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                               "cosine decay to the last epoch")
     optimisation.add_argument("--inittolerance", "-itol", type=float, default=loss.inittolerance, help="metres")
     optimisation.add_argument("--mindepth", "-mind", type=float, default=loss.mindepth, help="metres")
+    optimisation.add_argument("--depth_relative", action="store_true",
+                              help="--inittolerance and --mindepth are multiples of the scene's mean depth, not metres")
     optimisation.add_argument("--softclamp", "-sc", type=float, default=loss.softclamp, help="pixels")
     optimisation.add_argument("--hardclamp", "-hc", type=float, default=loss.hardclamp, help="pixels, metres or degrees")
     optimisation.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")

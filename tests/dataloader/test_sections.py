@@ -1,0 +1,173 @@
+"""Pairing, files of every supported form, and every problem named."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataloader.choice import training_sections
+from dataloader.images import decode_image
+from dataloader.labels import read_calibration, read_pose
+from dataloader.sampler import RunBatchSampler, step_generator
+from dataloader.scenes import PUBLISHED_SCENES, scene_statistics
+from dataloader.section import SectionDataset
+
+
+def test_samples_come_sorted_by_stem(plane_section):
+    dataset = SectionDataset([plane_section(3)], "coord", 64)
+    assert [dataset[i].stem for i in range(3)] == [f"train_sim/view_00{i}" for i in range(3)]
+
+
+def test_batched_loading_equals_single_loading(plane_section):
+    dataset = SectionDataset([plane_section(3)], "coord", 64)
+    for a, b in zip(dataset.__getitems__([2, 0]), (dataset[2], dataset[0])):
+        assert a.stem == b.stem and np.array_equal(a.image_HW3, b.image_HW3) and torch.equal(a.label, b.label)
+
+
+@pytest.mark.parametrize("mode, suffix", [("L", ".png"), ("RGBA", ".png"), ("RGB", ".jpg"), ("L", ".jpg")])
+def test_grey_and_rgba_images_become_rgb(tmp_path, mode, suffix):
+    path = tmp_path / f"image{suffix}"
+    Image.new(mode, (20, 10), 128 if mode == "L" else (128,) * len(mode)).save(path)
+    image = decode_image(path)
+    assert image.shape == (10, 20, 3) and image.dtype == np.uint8 and abs(int(image.mean()) - 128) <= 1
+
+
+def test_channels_are_rgb(tmp_path):
+    for suffix in (".png", ".jpg"):
+        Image.new("RGB", (16, 16), (250, 10, 20)).save(tmp_path / f"red{suffix}")
+        assert decode_image(tmp_path / f"red{suffix}")[8, 8].tolist() == pytest.approx([250, 10, 20], abs=6)
+
+
+def test_a_jpg_behind_a_png_name_is_decoded_by_content(tmp_path):
+    Image.new("RGB", (16, 16), (250, 10, 20)).save(tmp_path / "photo.jpg")
+    (tmp_path / "photo.png").symlink_to(tmp_path / "photo.jpg")
+    assert decode_image(tmp_path / "photo.png")[8, 8, 0] > 240
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("keep", [0, 4, 0.5, 0.98])
+def test_truncated_images_are_refused(tmp_path, suffix, keep):
+    path = tmp_path / f"image{suffix}"
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(path), rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(ValueError, match=str(path)):
+        decode_image(path)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("480", [480, 480, 360, 240]), ("480 470 350 230", [480, 470, 350, 230]),
+     ("480 0 350\n0 470 230\n0 0 1", [480, 470, 350, 230])],
+)
+def test_calibration_forms(tmp_path, text, expected):
+    (tmp_path / "c.txt").write_text(text)
+    K = read_calibration(tmp_path / "c.txt", 480, 720)
+    assert [K[0, 0], K[1, 1], K[0, 2], K[1, 2]] == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "1 2", "a b", "480 1 350\n0 470 230\n0 0 1", "1 2\n3"])
+def test_bad_calibrations_are_named(tmp_path, text):
+    (tmp_path / "c.txt").write_text(text)
+    with pytest.raises(ValueError, match="c.txt"):
+        read_calibration(tmp_path / "c.txt", 480, 720)
+
+
+def test_a_pose_of_three_lines_is_named(tmp_path):
+    (tmp_path / "p.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n")
+    with pytest.raises(ValueError, match=r"p.txt must hold 4 rows of 4 numbers, found shape \(3, 4\)"):
+        read_pose(tmp_path / "p.txt")
+
+
+def test_everything_missing_is_named_at_once(plane_section):
+    section = plane_section(4)
+    (section / "poses" / "view_000.txt").unlink()
+    (section / "init" / "view_002.dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"poses/view_000.*init/view_002"):
+        SectionDataset([section], "coord", 64)
+
+
+def test_an_absent_section_names_those_present(plane_section):
+    section = plane_section(1)
+    with pytest.raises(FileNotFoundError, match=r"val_sim; present: \['train_sim'\]"):
+        SectionDataset([section.parent / "val_sim"], "coord", 64)
+
+
+def test_a_label_of_the_wrong_size_is_named(plane_section):
+    section = plane_section(1)
+    torch.save(torch.zeros(3, 5, 5), section / "init" / "view_000.dat")
+    with pytest.raises(ValueError, match="view_000.dat has a map of"):
+        SectionDataset([section], "coord", 64)[0]
+
+
+def test_an_unknown_class_code_is_an_error(plane_section):
+    section = plane_section(1)
+    np.save(section / "semantics" / "view_000.npy", np.full((64, 96), 5, np.uint8))
+    with pytest.raises(ValueError, match=r"LAS codes \[5\]"):
+        SectionDataset([section], "semantics", 64)[0]
+
+
+def test_statistics_are_measured_once_and_kept(plane_section):
+    section = plane_section(3)
+    measured = scene_statistics("plane", section.parent, [section])
+    assert 60 < measured.mean_depth < 120 and 10 < measured.coord_spread < 80
+    assert (section.parent / "statistics.json").is_file()
+    assert scene_statistics("plane", section.parent, []) == measured
+    (section.parent / "statistics.json").write_text("{")
+    with pytest.raises(ValueError, match="statistics.json"):
+        scene_statistics("plane", section.parent, [section])
+
+
+def test_published_scenes_have_published_constants(tmp_path):
+    assert scene_statistics("urbanscape", tmp_path, []).mean_coord == (-29.34, 184.17, 91.96)
+    assert PUBLISHED_SCENES["naturescape"].rgb_mean == PUBLISHED_SCENES["urbanscape"].rgb_mean
+
+
+@pytest.mark.parametrize(
+    "chosen, expected",
+    [
+        (dict(sim_data_chunk=1, real_data_chunk=0), ["train_sim"]),
+        (dict(sim_data_chunk=0.5, real_data_chunk=0), ["train_sim_chunk_0.50"]),
+        (dict(sim_data_chunk=0, real_data_chunk=1), ["train_drone_sim", "train_drone_real"]),
+        (dict(sim_data_chunk=0, real_data_chunk=0.25, real_only=True), ["train_drone_real_chunk_0.25"]),
+        (dict(sim_data_chunk=1, real_data_chunk=1, real_data_domain="out_of_place"),
+         ["train_sim", "train_oop_drone_sim", "train_oop_drone_real"]),
+    ],
+)
+def test_sections_of_a_choice(tmp_path, chosen, expected):
+    choice = {"real_only": False, "real_data_domain": "in_place", **chosen}
+    assert [s.name for s in training_sections(tmp_path, **choice)] == expected
+
+
+def test_test_sections_are_never_chosen_for_training(tmp_path):
+    for sim in (0, 0.5, 1):
+        for real in (0, 0.5, 1):
+            for domain in ("in_place", "out_of_place"):
+                if sim or real:
+                    names = training_sections(tmp_path, sim_data_chunk=sim, real_data_chunk=real, real_only=False,
+                                              real_data_domain=domain)
+                    assert all(section.name.startswith("train_") for section in names)
+
+
+def test_an_epoch_shows_every_sample_once_and_resumes_anywhere():
+    whole = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3))
+    assert [len(b) for b in whole] == [4, 4, 2] * 3
+    assert all(sorted(sum(whole[3 * e : 3 * e + 3], [])) == list(range(10)) for e in range(3))
+    assert whole[0:3] != whole[3:6]
+    rest = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3, start_epoch=1, start_batch=2))
+    assert rest == whole[5:]
+
+
+def test_a_real_share_repeats_few_photos_and_covers_all_synthetic_images():
+    is_real = [True] * 2 + [False] * 18
+    sampler = RunBatchSampler(is_real, 5, seed=1, epochs=2, real_share=0.5)
+    epochs = [sampler.order_of(e) for e in range(2)]
+    assert all(sum(i < 2 for i in order) == 10 and len(order) == 20 for order in epochs)
+    assert {i for order in epochs for i in order} == set(range(20))
+
+
+def test_augmentation_draws_differ_from_step_to_step_but_not_from_run_to_run():
+    draws = [torch.rand(1, generator=step_generator(1, n)).item() for n in (0, 4, 8, 4)]
+    assert draws[1] == draws[3] and len(set(draws)) == 3
