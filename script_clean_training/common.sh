@@ -22,6 +22,9 @@ if [ -z "${PYTHON:-}" ]; then
   [ -x "$ROOT/.venv/bin/python" ] && PYTHON="$ROOT/.venv/bin/python"
 fi
 
+# glibc gives large blocks back at once and faults them in again at every step; keeping them saves a tenth of the time.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1000000000}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-10000000000}"
+
 fail() { echo "error: $*" >&2; exit 2; }
 
 # one_of NAME VALUE CHOICE...

@@ -28,6 +28,6 @@ validate_and_select() {
   run "$PYTHON" "$ROOT/test_single_task.py" "$DATASET" --task "$TASK" --section "$section" "${NET_FLAGS[@]}" \
     --datasets_dir "$DATASETS_DIR" --search_dir "$CKPT_DIR" --keywords "${keywords[@]}" \
     --min_ckpt_iter "$MIN_CKPT_ITER" ${EXTRA_ARGS:-}
-  run "$PYTHON" "$ROOT/script_clean_validation/select_ckpt.py" --task "$TASK" --search_dir "$CKPT_DIR" \
-    --keywords "${keywords[@]}" --export "$export_template"
+  run "$PYTHON" "$ROOT/script_clean_validation/select_ckpt.py" --task "$TASK" --section "$section" \
+    --search_dir "$CKPT_DIR" --keywords "${keywords[@]}" --export "$export_template"
 }

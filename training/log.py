@@ -6,7 +6,6 @@ import csv
 import time
 from pathlib import Path
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -21,8 +20,8 @@ def regression_line(task: str, regression: dict[str, float]) -> str:
     if task == "coord":
         return f"Regression error: coord:  {regression['coord']:.2f}, reprojection:  {regression['reprojection']:.2f}"
     if task == "normal":
-        degrees = torch.rad2deg(torch.tensor(regression["normal"])).item()
-        return f"Regression error: normal in radian:  {regression['normal']:.2f}, normal in degree: {degrees:.2f}"
+        radians, degrees = regression["normal"], regression["normal_angle_deg"]
+        return f"Regression error: normal in radian:  {radians:.2f}, normal in degree: {degrees:.2f}"
     return f"Regression error: depth:  {regression['depth']:.2f}"
 
 

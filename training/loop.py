@@ -242,9 +242,10 @@ class _Trainer:
 
     def _epoch_done(self) -> None:
         save_network(self.net, self.run.latest)
-        if self.position.epoch % TASKS[self.options.task].checkpoint_every_epochs == 0:
-            self.run.save_checkpoint(self.net, self.position.images_seen)
         last = self.position.epoch == self.options.epochs
+        # The last one too, whatever the number of epochs: selection looks at numbered checkpoints.
+        if last or self.position.epoch % TASKS[self.options.task].checkpoint_every_epochs == 0:
+            self.run.save_checkpoint(self.net, self.position.images_seen)
         if last or time.monotonic() - self.state_saved_at > _STATE_EVERY_SECONDS:
             self._save_state()
 
