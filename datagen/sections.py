@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,26 +81,23 @@ def for_each(
         tqdm(total=len(cameras), desc=description, unit="img") as bar,
     ):
         bar.set_postfix(postfix or {})
-        pending = set()
-        remaining = iter(cameras)
+        pending: deque[Future] = deque()
         try:
-            for camera in remaining:
-                pending.add(pool.submit(work, camera))
-                if len(pending) >= 2 * workers:
-                    pending = _collect(pending, bar)
+            for camera in cameras:
+                pending.append(pool.submit(work, camera))
+                if len(pending) > 2 * workers:
+                    _finish_oldest(pending, bar)
             while pending:
-                pending = _collect(pending, bar)
+                _finish_oldest(pending, bar)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def _collect(pending: set, bar: tqdm) -> set:
-    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-        bar.update()
-    return pending
+def _finish_oldest(pending: deque[Future], bar: tqdm) -> None:
+    # In order, so that of several failures it is always the first that is reported.
+    pending.popleft().result()
+    bar.update()
 
 
 def write_section(

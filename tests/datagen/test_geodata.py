@@ -11,7 +11,7 @@ from datagen.cameras import centred_intrinsics
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 
-from .synthetic import CRS_CODE, LEFT, TOP, smooth_height, write_raster
+from .synthetic import CRS_CODE, LEFT, TOP, cell_centres, smooth_height, write_raster
 from .test_labels import pose
 
 
@@ -30,6 +30,8 @@ def warped(source, target, crs, resampling=Resampling.cubic, **profile):
 
 def test_world_frame_is_the_crs_minus_the_recorded_origin(hills_scene):
     assert hills_scene.origin_xyz == (LEFT + 100, TOP - 100, 0.0)
+    x, y = cell_centres(1.0)
+    assert np.allclose(hills_scene.heights_rc, smooth_height(x[None], y[:, None]), atol=1e-5), "to the outermost cell"
     x, y = np.array([-31.5, 0.5, 60.5]), np.array([12.5, -0.5, -70.5])
     assert np.allclose(hills_scene.height_at(x, y), smooth_height(x, y), atol=1e-3)
     assert np.isnan(hills_scene.height_at(150.0, 0.0)).all()

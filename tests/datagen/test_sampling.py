@@ -104,6 +104,13 @@ def test_views_off_the_data_are_drawn_again(plane_renderer, write_preset):
     assert min(fractions) >= 0.9
 
 
+def test_views_below_or_on_the_surface_are_drawn_again(plane_renderer, write_preset):
+    preset = sampling.read_preset(write_preset(hRange=[-10, 10], pitchRange=[-90, -80]))
+    poses, rejected = sample(plane_renderer, preset)
+    clearances = poses[:, 2, 3] - plane_height(poses[:, 0, 3], poses[:, 1, 3])
+    assert clearances.min() >= sampling.MIN_CLEARANCE - 0.01 and rejected > 10
+
+
 def test_hopeless_ranges_are_an_error(plane_renderer, write_preset):
     for changes in ({"xRange": [CENTRE_X + 1000, CENTRE_X + 1100]}, {"pitchRange": [60, 80]}):
         with pytest.raises(ValueError, match="only 0 of .* views .* check the ranges"):
