@@ -24,7 +24,7 @@ def test_flight_stays_over_the_scene_at_its_height():
 
 
 def test_camera_looks_along_the_track():
-    stations = fly(FlightSettings(position_std_m=0.0, num_lines=4), photos=40)
+    stations = fly(FlightSettings(headings_deg=(90.0, 270.0), position_std_m=0.0, num_lines=4), photos=40)
     for line in range(4):
         xy = stations.position_N3[10 * line : 10 * line + 10, :2]
         step = xy[-1] - xy[0]
@@ -36,7 +36,7 @@ def test_camera_looks_along_the_track():
 
 
 def test_both_headings_get_both_pitches():
-    flight = FlightSettings(yaw_std_deg=0.0, pitch_std_deg=0.0)
+    flight = FlightSettings(headings_deg=(90.0, 270.0), yaw_std_deg=0.0, pitch_std_deg=0.0)
     angles = fly(flight).yaw_pitch_roll_N3
     assert {(yaw, pitch) for yaw, pitch, _ in angles} == {(h, p) for h in flight.headings_deg for p in flight.pitches_deg}
 
@@ -48,7 +48,7 @@ def test_any_number_of_photos_and_headings(headings, photos):
 
 
 def test_simulated_views_cover_the_flight():
-    flight = FlightSettings()
+    flight = FlightSettings(headings_deg=(90.0, 270.0))
     presets = {preset["yawRange"][0] + VIEWS.yaw_margin_deg: preset for preset in sim_presets(flight, VIEWS, WORLD, GROUND, 901)}
     assert set(presets) == set(flight.headings_deg)
     assert sorted(preset["nbImages"] for preset in presets.values()) == [450, 451]

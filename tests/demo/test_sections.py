@@ -26,7 +26,8 @@ SMALL = DemoSettings(
     height=64,
     focal_px=64.0,
     world=WorldSettings(texel_m=1.35, surface_factor=1),
-    flight=FlightSettings(pitches_deg=(-80.0, -58.0)),
+    gap=1.0,
+    flight=FlightSettings(headings_deg=(90.0, 270.0), pitches_deg=(-80.0, -58.0), span=0.42),
 )
 PARTS = ("train", "val", "test")
 
