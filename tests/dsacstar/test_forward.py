@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dsacstar
-from tests.dsacstar.synthetic import make_view, pose_error
+from benchmarks.solver_views import make_view, pose_error
 
 
 def forward_rgb(view, out, **changes):

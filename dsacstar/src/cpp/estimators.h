@@ -22,12 +22,12 @@ class CellEstimator {
   bool draw(Random& random, int* sample) const { return draw_cells(cells_, random, sample, kSample); }
   bool minimal(const int* sample, CameraPose* pose, double* error) const;
   ScoreSums score(const CameraPose& pose, int count) const { return score_pose<kRgbd>(cells_, count, pose, model_); }
-  Refinement polish(const CameraPose& pose, int count, int rounds) {
-    return refine_pose<kRgbd>(cells_, count, pose, guess_mixture<kRgbd>(cells_, count, pose, model_, scratch_), model_,
-                              rounds);
+  double rank(const CameraPose& pose, int count) const { return rank_pose<kRgbd>(cells_, count, pose, model_); }
+  Mixture guess(const CameraPose& pose, int count) {
+    return guess_mixture<kRgbd>(cells_, count, pose, model_, scratch_);
   }
-  Refinement polish(const Refinement& start, int count, int rounds) const {
-    return refine_pose<kRgbd>(cells_, count, start.pose, start.mixture, model_, rounds);
+  Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) const {
+    return refine_pose<kRgbd>(cells_, count, pose, mixture, model_, rounds, tolerance);
   }
 
  private:

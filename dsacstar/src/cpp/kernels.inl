@@ -83,11 +83,11 @@ DSAC_INLINE Vf squared_error(const CellPlanes& s, const PosePlanes& q, const Err
 }
 
 template <bool kRgbd>
-void score(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, double sums[3]) {
-  sums[0] = sums[1] = sums[2] = 0;
+void score(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, double sums[2]) {
+  sums[0] = sums[1] = 0;
   for (int begin = 0; begin < count; begin += kBlock) {
     const int end = begin + kBlock < count ? begin + kBlock : count;
-    Vf soft = {}, wide = {}, inliers = {};
+    Vf soft = {}, inliers = {};
     for (int k = begin; k < end; k += DSAC_LANES) {
       Vi valid;
       const Vf square = squared_error<kRgbd>(s, q, m, k, &valid);
@@ -96,13 +96,36 @@ void score(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlane
       const Vf error = select(valid, vmin(vsqrt(square), ceiling), ceiling);
       const Vf pick = load(s.pick + k);
       soft += pick / (1.0f + vexp(m.beta * (error - m.threshold)));
-      wide += select(valid, pick / (1.0f + square * m.wide_inverse_square), zero);
       inliers += select((error < zero + m.threshold) & (pick > zero), zero + 1.0f, zero);
     }
     sums[0] += total(soft);
-    sums[1] += total(wide);
-    sums[2] += total(inliers);
+    sums[1] += total(inliers);
   }
+}
+
+template <bool kRgbd>
+double rank(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m) {
+  double sum = 0;
+  for (int begin = 0; begin < count; begin += kBlock) {
+    const int end = begin + kBlock < count ? begin + kBlock : count;
+    Vf wide = {};
+    for (int k = begin; k < end; k += DSAC_LANES) {
+      const CameraPoint p = transform(s, q, k);
+      const Vf zero = {};
+      const Vf a = load(s.a + k), b = load(s.b + k), pick = load(s.pick + k);
+      if (kRgbd) {
+        const Vf ex = p.x - a, ey = p.y - b, ez = p.z - load(s.c + k);
+        wide += pick / (1.0f + (ex * ex + ey * ey + ez * ez) * m.wide_inverse_square);
+      } else {
+        // 1 / (1 + (d / z)^2 / wide^2) as z^2 / (z^2 + d^2 / wide^2): one division.
+        const Vf dx = s.fx * (p.x - a * p.z), dy = s.fy * (p.y - b * p.z), zz = p.z * p.z;
+        const Vf share = pick * zz / (zz + (dx * dx + dy * dy) * m.wide_inverse_square);
+        wide += select(p.z > zero + m.min_depth, share, zero);
+      }
+    }
+    sum += total(wide);
+  }
+  return sum;
 }
 
 template <bool kRgbd>
@@ -167,7 +190,7 @@ void normal(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlan
       const Vf square = precision * (r.ex * r.ex + r.ey * r.ey + r.ez * r.ez);
       const Vf odds = vexp(mix.log_odds - mix.half_precision_gap * square);
       const Vf inlier = select(r.valid, odds / (1.0f + odds), zero);
-      const Vf w = select(r.valid, precision * (mix.outlier_precision + inlier * mix.precision_gap), zero);
+      const Vf w = select(r.valid, precision * (mix.outlier_weight + inlier * mix.weight_gap), zero);
 
       acc[0] += inlier;
       acc[1] += inlier * square;
@@ -225,6 +248,7 @@ void normal(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlan
 
 static const KernelTable kTable = {
     {score<false>, score<true>},
+    {rank<false>, rank<true>},
     {errors<false>, errors<true>},
     {residual_squares<false>, residual_squares<true>},
     {normal<false>, normal<true>},

@@ -66,19 +66,20 @@ bool split_conic(const Eigen::Matrix3d& conic, Eigen::Vector3d* line_a, Eigen::V
 // Newton steps on the three law-of-cosines equations.
 void polish_depths(double m12, double m13, double m23, double a12, double a13, double a23, Eigen::Vector3d* depths) {
   Eigen::Vector3d& d = *depths;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 2; ++i) {
     const Eigen::Vector3d residual(d[0] * d[0] + d[1] * d[1] - 2.0 * m12 * d[0] * d[1] - a12,
                                    d[0] * d[0] + d[2] * d[2] - 2.0 * m13 * d[0] * d[2] - a13,
                                    d[1] * d[1] + d[2] * d[2] - 2.0 * m23 * d[1] * d[2] - a23);
-    if (residual.cwiseAbs().sum() < 1e-13 * (a12 + a13 + a23)) return;
+    if (residual.cwiseAbs().sum() < 1e-12 * (a12 + a13 + a23)) return;
     Eigen::Matrix3d J;
     J << 2.0 * (d[0] - m12 * d[1]), 2.0 * (d[1] - m12 * d[0]), 0.0,  //
         2.0 * (d[0] - m13 * d[2]), 0.0, 2.0 * (d[2] - m13 * d[0]),   //
         0.0, 2.0 * (d[1] - m23 * d[2]), 2.0 * (d[2] - m23 * d[1]);
-    const double det = J.determinant();
+    const Eigen::Vector3d r1 = J.row(1).cross(J.row(2)), r2 = J.row(2).cross(J.row(0)), r3 = J.row(0).cross(J.row(1));
+    const double det = J.row(0).dot(r1);
     if (std::abs(det) < 1e-300) return;
-    const Eigen::Vector3d step = J.inverse() * residual;
-    if (!step.allFinite() || step.norm() > 0.1 * d.norm()) return;
+    const Eigen::Vector3d step = (r1 * residual[0] + r2 * residual[1] + r3 * residual[2]) / det;
+    if (!(step.squaredNorm() < 0.01 * d.squaredNorm())) return;
     d -= step;
   }
 }
@@ -152,10 +153,9 @@ int p3p(const Eigen::Vector3d rays[3], const Eigen::Vector3d points_world[3], Ca
       Eigen::Matrix3d cam_basis;
       cam_basis << cam12, cam13, cam12.cross(cam13);
       const Eigen::Matrix3d R = cam_basis * world_basis_inverse;
-      const Eigen::Quaterniond rotation(R);
-      const double norm = rotation.norm();
-      if (!(norm > 0.5 && norm < 2.0)) continue;
-      poses[count].R = rotation.normalized().toRotationMatrix();
+      const Eigen::Matrix3d defect = R.transpose() * R - Eigen::Matrix3d::Identity();
+      if (!(defect.cwiseAbs().maxCoeff() < 1e-3)) continue;
+      poses[count].R = R - 0.5 * R * defect;  // one Newton step towards the nearest rotation
       poses[count].t = p1 - poses[count].R * points_world[0];
       if (poses[count].finite()) ++count;
     }

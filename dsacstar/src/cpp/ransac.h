@@ -6,9 +6,9 @@
 //   bool draw(Random&, int* sample) const;                            a sample of distinct cells; false: give up
 //   bool minimal(const int* sample, CameraPose*, double* error) const;  the sample's pose and its own worst error
 //   double threshold() const;                                         a hypothesis counts when error < threshold
-//   ScoreSums score(const CameraPose&, int count) const;              over the first `count` cells
-//   Refinement polish(const CameraPose&, int count, int rounds);      robust refinement, mixture guessed afresh
-//   Refinement polish(const Refinement&, int count, int rounds) const;  ... continued
+//   double rank(const CameraPose&, int count) const;                  higher is better, over the first `count` cells
+//   Mixture guess(const CameraPose&, int count);                      residuals' mixture under a rough pose
+//   Refinement refine(const CameraPose&, const Mixture&, int count, int rounds, double tolerance) const;
 //
 // Every hypothesis draws from its own stream hash(seed, index) and tries at most max_tries samples, so the run is
 // bounded and does not depend on the order of evaluation.
@@ -53,8 +53,10 @@ struct RansacLimits {
   int hypotheses = 64;
   int max_tries = 16;      // samples per hypothesis
   int subset = 1024;       // cells that rank the hypotheses
-  int candidates = 4;      // hypotheses polished on the subset
-  int subset_rounds = 30;  // rounds of that
+  int candidates = 4;      // hypotheses refined on the subset
+  int trial_rounds = 6;    // rounds each of them gets to prove itself
+  int subset_rounds = 30;  // further rounds of the best
+  int second_rounds = 10;  // rounds of a second look with a narrow mixture
   int max_rounds = 100;    // of the final refinement, over all cells
 };
 
@@ -66,6 +68,7 @@ struct RansacOutcome {
 
 template <class Estimator>
 RansacOutcome ransac(Estimator& estimator, const RansacLimits& limits, uint64_t seed) {
+  constexpr double kSubsetTolerance = 0.03, kFinalTolerance = 0.01;  // standard deviations of the pose
   struct Ranked {
     double score;
     CameraPose pose;
@@ -73,15 +76,15 @@ RansacOutcome ransac(Estimator& estimator, const RansacLimits& limits, uint64_t 
   RansacOutcome outcome;
   const int cells = estimator.cells();
   if (cells < Estimator::kSample) return outcome;
-  const int subset = cells <= limits.subset ? cells : limits.subset;
+  const int subset = std::min(cells, limits.subset);
 
-  // Ranked by the score that also rewards nearly right poses, best first, ties by index.
+  // The best hypotheses, best first, ties by index.
   std::vector<Ranked> top;
   top.reserve(static_cast<size_t>(limits.candidates) + 1);
   for (int index = 0; index < limits.hypotheses; ++index) {
     const Hypothesis h = draw_hypothesis(estimator, seed, static_cast<uint64_t>(index), limits.max_tries);
     if (!h.valid) continue;
-    const double score = estimator.score(h.pose, subset).wide;
+    const double score = estimator.rank(h.pose, subset);
     if (static_cast<int>(top.size()) == limits.candidates && !(score > top.back().score)) continue;
     const auto place = std::find_if(top.begin(), top.end(), [&](const Ranked& r) { return score > r.score; });
     top.insert(place, {score, h.pose});
@@ -89,17 +92,34 @@ RansacOutcome ransac(Estimator& estimator, const RansacLimits& limits, uint64_t 
   }
   if (top.empty()) return outcome;
 
+  const auto refine = [&](const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) {
+    const Refinement refined = estimator.refine(pose, mixture, count, rounds, tolerance);
+    outcome.rounds += refined.rounds;
+    return refined;
+  };
   double best_score = -1.0;
   for (const Ranked& candidate : top) {
-    Refinement refined = estimator.polish(candidate.pose, subset, limits.subset_rounds);
-    outcome.rounds += refined.rounds;
-    const double score = estimator.score(refined.pose, subset).wide;
-    if (score > best_score) best_score = score, outcome.best = refined;
+    const Mixture mixture = estimator.guess(candidate.pose, subset);
+    const Refinement trial = refine(candidate.pose, mixture, subset, limits.trial_rounds, kSubsetTolerance);
+    const double score = estimator.rank(trial.pose, subset);
+    if (score > best_score) best_score = score, outcome.best = trial;
   }
   outcome.found = true;
-  const Refinement final_refinement = estimator.polish(outcome.best, cells, limits.max_rounds);
-  outcome.rounds += final_refinement.rounds;
-  if (final_refinement.usable) outcome.best = final_refinement;
+  if (!outcome.best.converged && subset < cells)
+    outcome.best = refine(outcome.best.pose, outcome.best.mixture, subset, limits.subset_rounds, kSubsetTolerance);
+  // EM may have settled with an inlier component as wide as the outliers: look once whether a narrow one fits better.
+  Mixture narrow = outcome.best.mixture;
+  narrow.outlier_var = 2.0 * narrow.inlier_var;
+  narrow.inlier_var /= 9.0;
+  narrow.inlier_share = 0.5;
+  narrow.outliers_pull = false;
+  const Refinement second = refine(outcome.best.pose, narrow, subset, limits.second_rounds, kSubsetTolerance);
+  if (estimator.rank(second.pose, subset) > 1.01 * estimator.rank(outcome.best.pose, subset)) outcome.best = second;
+  // From here on outliers no longer pull: close to the optimum their wide basin only biases.
+  Mixture mixture = outcome.best.mixture;
+  mixture.outliers_pull = false;
+  const Refinement all = refine(outcome.best.pose, mixture, cells, limits.max_rounds, kFinalTolerance);
+  if (all.usable) outcome.best = all;
   return outcome;
 }
 

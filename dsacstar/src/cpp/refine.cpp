@@ -2,38 +2,54 @@
 
 #include <Eigen/Cholesky>
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace dsacstar {
 namespace {
 
 constexpr double kVarianceFloor = 1e-10;    // of s1^2: exact input must not drive the weights to infinity
-constexpr double kSeparation = 4.0;         // s2^2 / s1^2 stays above this, or the components would swap roles
+// s2^2 / s1^2 stays above this: low while the inlier component still shrinks towards the inliers, high once it has,
+// where overlapping components would only trade cells slowly.
+constexpr double kSeparationPulling = 4.0, kSeparationFinal = 16.0;
+constexpr int kQuartileCells = 256;         // enough for quartiles
+constexpr double kMixtureTolerance = 0.03;  // relative change of s1^2 in a last round
 constexpr double kLongestTurn = 0.5;        // radians in one round
-constexpr double kStepTolerance = 1e-6;     // squared step, in standard deviations of the pose
-constexpr double kMixtureTolerance = 2e-3;  // relative change of s1^2
 
 }  // namespace
 
 template <bool kRgbd>
 Mixture guess_mixture(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* scratch) {
   // Quartiles of a chi-square variable with the residual's 2 or 3 degrees of freedom.
-  constexpr double kFirst = kRgbd ? 1.2125 : 0.5754, kThird = kRgbd ? 4.1083 : 2.7726;
+  constexpr double kFirst = kRgbd ? 0.5844 : 0.2107, kThird = kRgbd ? 4.1083 : 2.7726;
+  count = std::min(count, kQuartileCells);
   squared_residuals<kRgbd>(cells, count, pose, model, scratch);
   float* end = std::remove_if(scratch, scratch + count, [](float v) { return !std::isfinite(v); });
   const std::ptrdiff_t n = end - scratch;
   Mixture mixture;
   if (n == 0) return mixture;
-  std::nth_element(scratch, scratch + n / 4, end);
-  mixture.inlier_var = std::max<double>(scratch[n / 4] / kFirst, kVarianceFloor);
-  std::nth_element(scratch + n / 4, scratch + 3 * n / 4, end);
-  mixture.outlier_var = std::max<double>(scratch[3 * n / 4] / kThird, 2.0 * kSeparation * mixture.inlier_var);
+  std::nth_element(scratch, scratch + n / 10, end);
+  mixture.inlier_var = std::max<double>(scratch[n / 10] / kFirst, kVarianceFloor);
+  std::nth_element(scratch + n / 10, scratch + 3 * n / 4, end);
+  mixture.outlier_var = std::max<double>(scratch[3 * n / 4] / kThird, 2.0 * kSeparationPulling * mixture.inlier_var);
   return mixture;
+}
+
+double depth_gate(const Cells& cells, int count, const CameraPose& pose) {
+  constexpr int kDepths = 128;
+  std::array<double, kDepths> depths;
+  const int n = std::min(count, kDepths);
+  if (n == 0) return 0.0;
+  for (int k = 0; k < n; ++k) depths[static_cast<size_t>(k)] = pose.apply(cells.world(k)).z();
+  std::nth_element(depths.begin(), depths.begin() + n / 2, depths.begin() + n);
+  return 0.1 * std::max(depths[static_cast<size_t>(n / 2)], 0.0);
 }
 
 template <bool kRgbd>
 Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,
-                       const ErrorModel& model, int max_rounds) {
+                       const ErrorModel& error_model, int max_rounds, double tolerance) {
+  ErrorModel model = error_model;
+  model.min_depth = std::max(model.min_depth, static_cast<float>(depth_gate(cells, count, pose)));
   constexpr double kDimensions = kRgbd ? 3.0 : 2.0;
   Refinement out;
   out.pose = pose;
@@ -66,9 +82,10 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
     const double outliers = sums.count - sums.inliers;
     mix.inlier_var = std::max(sums.inlier_square / (kDimensions * std::max(sums.inliers, 1e-3)), kVarianceFloor);
     mix.outlier_var = std::max(sums.square - sums.inlier_square, 0.0) / (kDimensions * std::max(outliers, 1e-3));
-    mix.outlier_var = std::max(mix.outlier_var, kSeparation * mix.inlier_var);
+    const double separation = mix.outliers_pull ? kSeparationPulling : kSeparationFinal;
+    mix.outlier_var = std::max(mix.outlier_var, separation * mix.inlier_var);
     mix.inlier_share = std::clamp(sums.inliers / sums.count, 1e-3, 1.0 - 1e-3);
-    if (step_square < kStepTolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
+    if (step_square < tolerance * tolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
       ++out.rounds;
       out.converged = true;
       break;
@@ -79,7 +96,9 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
 
 template Mixture guess_mixture<false>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
 template Mixture guess_mixture<true>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
-template Refinement refine_pose<false>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int);
-template Refinement refine_pose<true>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int);
+template Refinement refine_pose<false>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int,
+                                       double);
+template Refinement refine_pose<true>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int,
+                                       double);
 
 }  // namespace dsacstar

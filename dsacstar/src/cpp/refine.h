@@ -25,9 +25,14 @@ struct Refinement {
 template <bool kRgbd>
 Mixture guess_mixture(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* scratch);
 
-// Refines start.pose, start.mixture over the first `count` cells for at most max_rounds.
+// A depth below which cells take no part in the refinement: a tenth of the median depth under a pose. Without it a
+// cluster of equal coordinates could draw the camera into itself, where its distance to every ray vanishes.
+double depth_gate(const Cells& cells, int count, const CameraPose& pose);
+
+// Refines pose and mixture over the first `count` cells, for at most max_rounds, until a step is below `tolerance`
+// standard deviations of the pose (and the mixture's spread changes by less than that share).
 template <bool kRgbd>
 Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,
-                       const ErrorModel& model, int max_rounds);
+                       const ErrorModel& model, int max_rounds, double tolerance);
 
 }  // namespace dsacstar

@@ -27,12 +27,13 @@ struct ErrorPlanes {
   float threshold, beta, max_error, min_depth, wide_inverse_square;
 };
 struct MixturePlanes {
-  float log_odds, half_precision_gap, outlier_precision, precision_gap, square_clamp;
+  float log_odds, half_precision_gap, outlier_weight, weight_gap, square_clamp;
 };
 
 // Each entry: RGB, RGB-D.
 struct KernelTable {
   void (*score[2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&, double*);
+  double (*rank[2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&);
   void (*errors[2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&, float*);
   void (*squares[2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&, float*);
   void (*normal[2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&, const MixturePlanes&, double*);
@@ -119,9 +120,14 @@ const char* instruction_set() { return backend().name; }
 
 template <bool kRgbd>
 ScoreSums score_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model) {
-  double sums[3];
+  double sums[2];
   backend().table->score[kRgbd](planes(cells), count, planes(pose), planes(model), sums);
-  return {sums[0], sums[1], sums[2]};
+  return {sums[0], sums[1]};
+}
+
+template <bool kRgbd>
+double rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model) {
+  return backend().table->rank[kRgbd](planes(cells), count, planes(pose), planes(model));
 }
 
 template <bool kRgbd>
@@ -143,8 +149,8 @@ NormalSums normal_equations(const Cells& cells, int count, const CameraPose& pos
   MixturePlanes mix;
   mix.log_odds = static_cast<float>(std::log(share / (1.0 - share)) + 0.5 * kDimensions * std::log(p1 / p2));
   mix.half_precision_gap = static_cast<float>(0.5 * (p1 - p2));
-  mix.outlier_precision = static_cast<float>(p2);
-  mix.precision_gap = static_cast<float>(p1 - p2);
+  mix.outlier_weight = mixture.outliers_pull ? static_cast<float>(p2) : 0.0f;
+  mix.weight_gap = static_cast<float>(p1) - mix.outlier_weight;
   mix.square_clamp = static_cast<float>(square_clamp);
   double s[kNormalSums];
   backend().table->normal[kRgbd](planes(cells), count, planes(pose), planes(model), mix, s);
@@ -169,6 +175,8 @@ NormalSums normal_equations(const Cells& cells, int count, const CameraPose& pos
 
 template ScoreSums score_pose<false>(const Cells&, int, const CameraPose&, const ErrorModel&);
 template ScoreSums score_pose<true>(const Cells&, int, const CameraPose&, const ErrorModel&);
+template double rank_pose<false>(const Cells&, int, const CameraPose&, const ErrorModel&);
+template double rank_pose<true>(const Cells&, int, const CameraPose&, const ErrorModel&);
 template void pose_errors<false>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
 template void pose_errors<true>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
 template void squared_residuals<false>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);

@@ -25,9 +25,8 @@ struct ErrorModel {
 };
 
 struct ScoreSums {
-  double soft = 0;    // soft inlier count
-  double wide = 0;    // sum pick / (1 + (error / wide threshold)^2): ranks poses that are only roughly right
-  double inliers = 0; // cells with error < threshold
+  double soft = 0;     // soft inlier count
+  double inliers = 0;  // cells with error < threshold
 };
 
 // Mixture pi N(0, s1^2) + (1 - pi) N(0, s2^2) of the residuals, each scaled by the cell's sigma.
@@ -35,6 +34,7 @@ struct Mixture {
   double inlier_share = 0.5;
   double inlier_var = 1;   // s1^2
   double outlier_var = 1;  // s2^2
+  bool outliers_pull = true;  // whether the wide component moves the pose too (a wide basin), or only explains outliers
 };
 
 // Sums for one Gauss-Newton step (left perturbation, see camera_pose.h) and one EM step of the mixture.
@@ -50,6 +50,11 @@ struct NormalSums {
 // All sums run over the first `count` cells: a multiple of kLanePadding, or cells.count.
 template <bool kRgbd>
 ScoreSums score_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model);
+
+// sum pick / (1 + (error / (3 threshold))^2): a cheap score with wide tails, which ranks poses that are only roughly
+// right, as hypotheses from three noisy cells are.
+template <bool kRgbd>
+double rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model);
 
 template <bool kRgbd>
 NormalSums normal_equations(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,

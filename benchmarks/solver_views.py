@@ -1,4 +1,4 @@
-"""Synthetic aerial views with known truth for the solver's tests and benchmarks."""
+"""Synthetic aerial views with known truth for the solver's benchmarks and tests."""
 
 from __future__ import annotations
 
