@@ -12,6 +12,10 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 
+# Cells of a map below which the float32 kernel is the quicker one (measured: 720 cells slow, 1350 fast).
+_SMALL_MAP = 1024
+
+
 def group_norm(x_BChw: torch.Tensor, norm: nn.GroupNorm, *, relu: bool = True) -> torch.Tensor:
     """Applies `norm`, then a ReLU if wanted; the value and the gradient are those of the plain modules."""
     channels_last = x_BChw.is_contiguous(memory_format=torch.channels_last)
@@ -27,7 +31,11 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_BChw, weight_C, bias_C, groups, eps, relu):
         B, C, h, w = x_BChw.shape
-        y_BChw, mean_BG, rstd_BG = torch.native_group_norm(x_BChw, weight_C, bias_C, B, C, h * w, groups, eps)
+        # PyTorch's bfloat16 kernel is five times slower than its float32 one on small channels-last maps.
+        small = h * w < _SMALL_MAP and x_BChw.dtype == torch.bfloat16
+        source_BChw = x_BChw.float() if small else x_BChw
+        y_BChw, mean_BG, rstd_BG = torch.native_group_norm(source_BChw, weight_C, bias_C, B, C, h * w, groups, eps)
+        y_BChw = y_BChw.to(x_BChw.dtype)
         if relu:
             y_BChw.relu_()
         ctx.relu = relu
