@@ -83,7 +83,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--resume",
         action="store_true",
-        help="keep sections that exist when they were made with the same settings, make the missing ones",
+        help="keep the sections when all of them exist and were made with the same settings",
     )
 
 

@@ -100,7 +100,7 @@ class Renderer:
         columns = []
         for axis in range(2):
             step_3 = (world_from_cam_44[:3, axis] * (pixel_size / K_33[axis, axis])).astype(np.float32)
-            ratio = (normal @ step_3) * t_over_n_dot_d
+            ratio = _dot(normal, step_3) * t_over_n_dot_d
             columns.append((step_3[0] * t - direction[:, 0] * ratio) * np.float32(1 / grid.step_x))
             columns.append((step_3[1] * t - direction[:, 1] * ratio) * np.float32(-1 / grid.step_y))
         u_x, v_x, u_y, v_y = columns
@@ -169,6 +169,11 @@ def _cell_centres(width: int, height: int, stride: int) -> tuple[np.ndarray, np.
     return np.tile(x, len(y)), np.repeat(y, len(x))
 
 
+def _dot(vectors_N3: np.ndarray, vector_3: np.ndarray) -> np.ndarray:
+    # Not @: BLAS would start its own threads under each of ours.
+    return vectors_N3[:, 0] * vector_3[0] + vectors_N3[:, 1] * vector_3[1] + vectors_N3[:, 2] * vector_3[2]
+
+
 def _camera_rays(K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np.ndarray:
     return np.stack(((x_px_N - K_33[0, 2]) / K_33[0, 0], (y_px_N - K_33[1, 2]) / K_33[1, 1], np.ones_like(x_px_N)), 1)
 
@@ -177,7 +182,10 @@ def pixel_directions(
     world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray
 ) -> np.ndarray:
     """World rays float32 [N, 3] through pixels, with unit camera z: the ray parameter is the z-buffer depth."""
-    return _camera_rays(K_33, x_px_N, y_px_N).astype(np.float32) @ world_from_cam_44[:3, :3].T.astype(np.float32)
+    R_33 = world_from_cam_44[:3, :3].astype(np.float32)
+    x_N1 = ((x_px_N - K_33[0, 2]) / K_33[0, 0]).astype(np.float32)[:, None]
+    y_N1 = ((y_px_N - K_33[1, 2]) / K_33[1, 1]).astype(np.float32)[:, None]
+    return x_N1 * R_33[:, 0] + (y_N1 * R_33[:, 1] + R_33[:, 2])
 
 
 def _plan_position(world_from_cam_44, direction_N3, t_N) -> tuple[np.ndarray, np.ndarray]:
