@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--poses",
         type=Path,
-        help="a cameras.json (poses in the CRS) or a folder of pose files (poses in the world frame, as in a section)",
+        help="a cameras.json (poses in the CRS) or a folder of pose files (poses in the world frame, as in a section); "
+        "the images are as given below",
     )
     views.add_argument(
         "--split", nargs="+", help="with --around: use only the training photos of this split (see `photos`)"
