@@ -35,6 +35,8 @@ class AugmentationOptions:
         angle_deg: roll about the optical axis, uniform in +-angle_deg, one value per batch.
         brightness, contrast: multiplicative jitter, per image.
         colour: additional gain per colour channel, per image.
+        shift: the principal point moves by up to this share of the image size, per batch: other parts of a photo come
+            to lie in the middle, as if the sensor had been displaced.
     """
 
     scale: tuple[float, float] = (2 / 3, 3 / 2)
@@ -42,6 +44,7 @@ class AugmentationOptions:
     brightness: float = 0.1
     contrast: float = 0.1
     colour: float = 0.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,14 @@ def prepare_for_training(
         generator: CPU random generator; draws are made on the CPU so that every device sees the same augmentation.
     """
     B, H, W = raw.images_BHW3.shape[:3]
-    uniform = torch.rand((2 + 5 * B,), generator=generator, dtype=torch.float64)
+    uniform = torch.rand((4 + 5 * B,), generator=generator, dtype=torch.float64)
     scale = options.scale[0] + (options.scale[1] - options.scale[0]) * uniform[0].item()
     angle_rad = math.radians(options.angle_deg) * (2 * uniform[1].item() - 1)
-    gain_B3, offset_B3 = _photometric(raw.images_BHW3, 2 * uniform[2:].reshape(B, 5) - 1, options)
+    gain_B3, offset_B3 = _photometric(raw.images_BHW3, 2 * uniform[4:].reshape(B, 5) - 1, options)
 
     K_B33 = raw.K_image_B33.clone()
     K_B33[:, :2] *= scale
+    K_B33[:, :2, 2] += options.shift * scale * (2 * uniform[2:4] - 1).to(K_B33) * K_B33.new_tensor([W, H])
     size = math.ceil(H * scale), math.ceil(W * scale)
     # Interpolation is quickest on planar images.
     planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()

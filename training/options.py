@@ -87,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="additional gain jitter per colour channel (default %(default)s)")
     data.add_argument("--max_angle", type=float, default=augmentation.angle_deg, metavar="DEG",
                       help="rotation augmentation, +- degrees (default %(default)s)")
+    data.add_argument("--max_shift", type=float, default=augmentation.shift,
+                      help="shift augmentation, +- share of the image size (default %(default)s)")
     data.add_argument("--scale_range", type=float, nargs=2, default=list(augmentation.scale), metavar=("LOW", "HIGH"),
                       help="scale augmentation (default 0.667 1.5)")
 
@@ -141,6 +143,9 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
     schedule = args.lr_schedule or ("constant" if args.no_lr_scheduling else "step")
     if schedule not in LR_SCHEDULES:
         raise ValueError(f"unknown --lr_schedule {schedule!r}; choose from {sorted(LR_SCHEDULES)}")
+    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("max_angle", 180.0), ("max_shift", 0.5)):
+        if not 0 <= getattr(args, name) <= most:
+            raise ValueError(f"--{name} must lie in [0, {most:g}], got {getattr(args, name)}")
     low, high = args.scale_range
     if not 0 < low <= high:
         raise ValueError(f"--scale_range must be two increasing positive numbers, got {low} {high}")
@@ -151,7 +156,8 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
         lr_schedule=schedule,
         loss=LossOptions(args.inittolerance, args.mindepth, args.softclamp, args.hardclamp),
         augmentation=AugmentationOptions(
-            (low, high), args.max_angle, brightness=args.jitter, contrast=args.jitter, colour=args.colour_jitter
+            (low, high), args.max_angle, brightness=args.jitter, contrast=args.jitter, colour=args.colour_jitter,
+            shift=args.max_shift,
         ),
     )
     return TrainingOptions(**plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_WARM_UP = 0.06
+_WARM_UP = 0.03
 _FINAL_SHARE = 0.02
 
 
@@ -18,7 +18,7 @@ def _constant(epoch: float, epochs: int) -> float:
 
 
 def _onecycle(epoch: float, epochs: int) -> float:
-    """Linear warm-up over the first 6 % of the run, then cosine decay to 2 %."""
+    """Linear warm-up over the first 3 % of the run, then cosine decay to 2 %."""
     progress = epoch / epochs
     if progress < _WARM_UP:
         return _FINAL_SHARE + (1 - _FINAL_SHARE) * progress / _WARM_UP

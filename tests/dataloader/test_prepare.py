@@ -27,15 +27,16 @@ def reprojection_px(batch):
 
 
 @pytest.mark.parametrize("calibration", ["", "60 70 45 30"])
-@pytest.mark.parametrize("seed", range(6))
-def test_augmented_coordinates_reproject_onto_their_cells(plane_section, seed, calibration):
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_augmented_coordinates_reproject_onto_their_cells(plane_section, seed, shift, calibration):
     raw = raw_batch(plane_section(2, calibration=calibration))
     batch = prepare_for_training(
-        raw, PREPROCESSING, "coord", AugmentationOptions(), torch.Generator().manual_seed(seed)
+        raw, PREPROCESSING, "coord", AugmentationOptions(shift=shift), torch.Generator().manual_seed(seed)
     )
     error_BN, depth_BN = reprojection_px(batch)
     valid_BN = batch.valid_B1hw.flatten(1)
-    assert valid_BN.float().mean() > 0.5
+    assert valid_BN.float().mean() > 0.4
     assert error_BN[valid_BN].max() < 0.05
     # On the ground plane z = 0.1 x, not just anywhere along the ray.
     x, _, z = batch.labels_BChw.flatten(2).unbind(1)
@@ -49,7 +50,7 @@ def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section):
 
     raw = raw_batch(plane_section(1, height=128, width=192, focal=128.0), image_height=128)
     identity = Preprocessing(128, rgb_mean=(0, 0, 0), rgb_std=(1, 1, 1))
-    options = AugmentationOptions(scale=(1.2, 1.2), brightness=0, contrast=0)
+    options = AugmentationOptions(scale=(1.2, 1.2), brightness=0, contrast=0, shift=0.2)
     batch = prepare_for_training(raw, identity, "coord", options, torch.Generator().manual_seed(3))
     inner = (slice(1, -1), slice(1, -1))
     points_3N = batch.labels_BChw[0][:, *inner].flatten(1)
