@@ -3,10 +3,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 
+#include "gradient.h"
 #include "score.h"
 #include "solver.h"
 
@@ -111,6 +113,54 @@ py::list solve(const FloatArray& scene_coords, const py::object& camera_coords, 
   return out;
 }
 
+// Returns (expected loss, accepted hypotheses, gradient [3, h, w] float64).
+py::tuple expected_loss_of(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
+                           const DoubleArray& world_from_cam, double subsampling, int hypotheses, double threshold,
+                           double inlier_alpha, double max_error, int max_tries, double w_rot, double w_trans,
+                           double soft_clamp, uint64_t seed) {
+  const BatchShape shape = batch_shape(scene_coords, "scene_coords");
+  require(shape.images == 1, "scene_coords must be [1, 3, h, w]");
+  require(world_from_cam.ndim() == 2 && world_from_cam.shape(0) == 4 && world_from_cam.shape(1) == 4,
+          "gt_pose must be [4, 4]");
+  FloatArray camera_array;
+  GridInput in;
+  in.height = static_cast<int>(shape.height), in.width = static_cast<int>(shape.width);
+  in.scene_coords = scene_coords.data();
+  in.subsampling = subsampling;
+  if (!camera_coords.is_none()) {
+    camera_array = camera_coords.cast<FloatArray>();
+    const BatchShape other = batch_shape(camera_array, "camera_coords");
+    require(other.images == 1 && other.height == shape.height && other.width == shape.width,
+            "camera_coords must have the shape of scene_coords");
+    in.camera_coords = camera_array.data();
+  } else {
+    const DoubleArray k = intrinsics.cast<DoubleArray>();
+    require(k.size() == 4, "intrinsics must be [4]");
+    in.intrinsics = {k.data()[0], k.data()[1], k.data()[2], k.data()[3]};
+  }
+  LossModel model;
+  const auto m = world_from_cam.unchecked<2>();
+  Eigen::Vector3d centre;
+  for (int i = 0; i < 3; ++i) {
+    centre[i] = m(i, 3);
+    for (int j = 0; j < 3; ++j) model.truth.R(j, i) = m(i, j);
+  }
+  model.truth.t = -(model.truth.R * centre);
+  model.w_rot = w_rot, model.w_trans = w_trans, model.soft_clamp = soft_clamp;
+  LossOptions options;
+  options.hypotheses = hypotheses, options.max_tries = max_tries;
+  options.threshold = threshold, options.max_error = max_error, options.inlier_alpha = inlier_alpha;
+  DoubleArray gradient({py::ssize_t{3}, shape.height, shape.width});
+  double* gradient_data = gradient.mutable_data();
+  std::fill(gradient_data, gradient_data + gradient.size(), 0.0);
+  ExpectedLoss result;
+  {
+    const py::gil_scoped_release release;
+    result = expected_loss(in, model, options, seed, gradient_data);
+  }
+  return py::make_tuple(result.loss, result.accepted, gradient);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -120,4 +170,8 @@ PYBIND11_MODULE(_core, m) {
         py::arg("mask"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"), py::arg("inlier_alpha"),
         py::arg("max_error"), py::arg("max_tries"), py::arg("candidates"), py::arg("max_rounds"), py::arg("threads"),
         py::arg("seed"), "Poses of a batch: list of (success, pose, inliers, mask, score, rounds, covariance, seconds).");
+  m.def("expected_loss", &expected_loss_of, py::arg("scene_coords"), py::arg("camera_coords"), py::arg("intrinsics"),
+        py::arg("world_from_cam"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"),
+        py::arg("inlier_alpha"), py::arg("max_error"), py::arg("max_tries"), py::arg("w_rot"), py::arg("w_trans"),
+        py::arg("soft_clamp"), py::arg("seed"), "Expected loss: (loss, accepted hypotheses, gradient [3, h, w]).");
 }

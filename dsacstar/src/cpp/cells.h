@@ -44,8 +44,6 @@ struct Cells {
 
   Eigen::Vector3d world(int k) const { return {x[k], y[k], z[k]}; }  // relative to origin
   Eigen::Vector3d target(int k) const { return {a[k], b[k], c[k]}; }
-  // Unit ray of an RGB cell.
-  Eigen::Vector3d ray(int k) const { return Eigen::Vector3d(a[k], b[k], 1.0).normalized(); }
 };
 
 // Fills `cells`, reusing its memory.

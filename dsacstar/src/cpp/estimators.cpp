@@ -20,22 +20,18 @@ bool draw_cells(const Cells& cells, Random& random, int* sample, int size) {
   return true;
 }
 
-// P3P on three cells; the fourth picks among the solutions and gives the error, pixels.
 template <>
-bool CellEstimator<false>::minimal(const int* sample, CameraPose* pose, double* error) const {
-  Eigen::Vector3d rays[3], points[3];
-  for (int i = 0; i < 3; ++i) {
-    rays[i] = cells_.ray(sample[i]);
-    points[i] = cells_.world(sample[i]);
-  }
+bool minimal_pose<false>(const Eigen::Vector3d* world, const Eigen::Vector3d* target, double fx, double fy,
+                         double min_depth, CameraPose* pose, double* error) {
+  Eigen::Vector3d rays[3];
+  for (int i = 0; i < 3; ++i) rays[i] = Eigen::Vector3d(target[i].x(), target[i].y(), 1.0).normalized();
   CameraPose solutions[4];
-  const int count = p3p(rays, points, solutions);
-  const Eigen::Vector3d fourth = cells_.world(sample[3]), ray = cells_.target(sample[3]);
+  const int count = p3p(rays, world, solutions);
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < count; ++i) {
-    const Eigen::Vector3d p = solutions[i].apply(fourth);
-    if (!(p.z() > model_.min_depth)) continue;
-    const double dx = cells_.fx * (p.x() / p.z() - ray.x()), dy = cells_.fy * (p.y() / p.z() - ray.y());
+    const Eigen::Vector3d p = solutions[i].apply(world[3]);
+    if (!(p.z() > min_depth)) continue;
+    const double dx = fx * (p.x() / p.z() - target[3].x()), dy = fy * (p.y() / p.z() - target[3].y());
     const double square = dx * dx + dy * dy;
     if (square < best) best = square, *pose = solutions[i];
   }
@@ -43,14 +39,12 @@ bool CellEstimator<false>::minimal(const int* sample, CameraPose* pose, double* 
   return std::isfinite(best);
 }
 
-// Kabsch on three cells; the error is the worst distance, metres.
 template <>
-bool CellEstimator<true>::minimal(const int* sample, CameraPose* pose, double* error) const {
-  Eigen::Vector3d world[3], camera[3];
-  for (int i = 0; i < 3; ++i) world[i] = cells_.world(sample[i]), camera[i] = cells_.target(sample[i]);
-  if (!kabsch(world, camera, 3, pose)) return false;
+bool minimal_pose<true>(const Eigen::Vector3d* world, const Eigen::Vector3d* target, double, double, double,
+                        CameraPose* pose, double* error) {
+  if (!kabsch(world, target, 3, pose)) return false;
   double worst = 0.0;
-  for (int i = 0; i < 3; ++i) worst = std::max(worst, (pose->apply(world[i]) - camera[i]).norm());
+  for (int i = 0; i < 3; ++i) worst = std::max(worst, (pose->apply(world[i]) - target[i]).norm());
   *error = worst;
   return std::isfinite(worst);
 }

@@ -1,21 +1,35 @@
 """Camera pose from scene coordinates: a fast, robust and differentiable DSAC* solver.
 
-The published functions (same names, same argument order): `forward_rgb`, `forward_rgbd`.
-The modern face: `solve` with `RansacOptions` and `Result`.
+The published functions (same names, same argument order): `forward_rgb`, `forward_rgbd`,
+`backward_rgb`, `backward_rgbd`.
+The modern face: `solve` with `RansacOptions` and `Result`, and
+`PoseLoss` (needs torch, imported on first use).
 """
 
 from dsacstar._core import instruction_set
-from dsacstar.published import forward_rgb, forward_rgbd
+from dsacstar.published import backward_rgb, backward_rgbd, forward_rgb, forward_rgbd
 from dsacstar.solving import RansacOptions, Result, solve
 
 __version__ = "2.0.0"
 
 __all__ = [
+    "LossOptions",
+    "PoseLoss",
     "RansacOptions",
     "Result",
     "__version__",
+    "backward_rgb",
+    "backward_rgbd",
     "forward_rgb",
     "forward_rgbd",
     "instruction_set",
     "solve",
 ]
+
+
+def __getattr__(name: str):
+    if name in {"PoseLoss", "LossOptions"}:
+        from dsacstar import torch_loss
+
+        return getattr(torch_loss, name)
+    raise AttributeError(f"module 'dsacstar' has no attribute {name!r}")
