@@ -35,15 +35,12 @@ started=$SECONDS
 
 step() { echo; echo "== [$((SECONDS - started)) s] $*"; }
 
-# The recipe's numbers. One-cycle rate and a growing share of real photos get there in minutes; the reprojection term is
-# kept to points within a fraction of the flying height, see "Training that gets there" in the README.
+# The recipe's numbers are explained in the README, "Training that gets there".
 if [ -z "$photos" ]; then
   scene=demo
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
-  export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
-  common="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
-  pretrain_epochs=15 finetune_epochs=5 real_share=0.5
+  pretrain_epochs=15 finetune_epochs=8 real_share=0.5
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
@@ -63,19 +60,23 @@ PY
   run "$PYTHON" -m datagen photos "${geodata[@]}" --cameras "$photos/cameras.json" --scene "$scene" \
     --output_dir "$DATASETS_DIR" --height 240 "${split[@]}" --resume
   run "$PYTHON" -m datagen sections "${geodata[@]}" --around "$photos/cameras.json" "${split[@]}" --scene "$scene" \
-    --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2000}" --position_margin 25 \
+    --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2400}" \
+    --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 \
     --width "$width" --height "$height" --focal "$focal" --resume
-  export IMAGE_HEIGHT="${IMAGE_HEIGHT:-160}"
-  common="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20 --max_angle 15 --scale_range 0.8 1.25"
-  pretrain_epochs=10 finetune_epochs=5 real_share=0.3
+  pretrain_epochs=8 finetune_epochs=10 real_share=0.3
 fi
+export IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}"
+# Below this many images there is only the checkpoint after the first batch.
+export MIN_CKPT_ITER="${MIN_CKPT_ITER:-100}"
+recipe="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
+recipe="$recipe --max_angle 10 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1"
 
-finetuned_runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>/dev/null; }
+runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>/dev/null; }
 # selected PATTERN WEIGHTS: whether the runs of this pattern were validated and their choice exported.
 selected() {
   local folder
   [ -f "$2" ] || return 1
-  for folder in $(finetuned_runs "$1"); do
+  for folder in $(runs "$1"); do
     [ -n "$(find "$folder" -name 'FLAG_SELECTED_ITER_*' -newer "$folder/FLAG_training_done.nodata" 2>/dev/null)" ] || return 1
   done
 }
@@ -84,16 +85,16 @@ pretrained="$WEIGHTS_DIR/encoders-pretraining/$scene/coord/model-sc-1.00.net"
 finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-rc-1.00.net"
 
 step "pre-training on synthetic images"
-EPOCHS="${PRETRAIN_EPOCHS:-$pretrain_epochs}" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.001}" \
-  EXTRA_ARGS="$common ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
+EPOCHS="${PRETRAIN_EPOCHS:-$pretrain_epochs}" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" \
+  EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
 step "validation and selection on val_sim"
 if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
   script_clean_validation/validate_encoder_pretrain.sh "$scene" coord TINY
 fi
 
 step "fine-tuning on real-synthetic pairs"
-EPOCHS="${FINETUNE_EPOCHS:-$finetune_epochs}" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.001}" \
-  EXTRA_ARGS="$common --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
+EPOCHS="${FINETUNE_EPOCHS:-$finetune_epochs}" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" \
+  EXTRA_ARGS="$recipe --max_shift 0.1 --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
   script_clean_training/encoder_finetune.sh "$scene" coord TINY
 step "validation and selection on val_drone_real"
 if selected finetune "$finetuned"; then echo "done already: $finetuned"; else
