@@ -16,7 +16,7 @@ class CheckpointFilter:
     """What narrows a search.
 
     Attributes:
-        keywords: all of them must occur in the path of the weights' folder.
+        keywords: all of them must occur in the path of the weights' folder; one with a leading ! must not.
         min_iteration, max_iteration: both exclusive; with either, files without an iteration drop out.
     """
 
@@ -26,8 +26,9 @@ class CheckpointFilter:
 
     def accepts(self, weights: Path) -> bool:
         folder = str(weights.resolve().parent)
-        if not all(keyword in folder for keyword in self.keywords):
-            return False
+        for keyword in self.keywords:
+            if (keyword.removeprefix("!") in folder) == keyword.startswith("!"):
+                return False
         if self.min_iteration is None and self.max_iteration is None:
             return True
         iteration = iteration_of(weights)

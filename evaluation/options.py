@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help="weights file, or folder: its model.net and ckpt_iter*.net")
     weights.add_argument("--search_dir", type=Path, default=None, help="search this folder and its subfolders instead")
     weights.add_argument("--keywords", nargs="+", action="extend", default=[], metavar="K",
-                         help="all must occur in the path of the weights' folder")
+                         help="all must occur in the path of the weights' folder; with a leading !, must not")
     weights.add_argument("--session", "-sid", default="", help="the run's session: -sSESSION must occur in that path")
     weights.add_argument("--min_ckpt_iter", type=int, default=None, help="only checkpoints beyond this iteration")
     weights.add_argument("--max_ckpt_iter", type=int, default=None, help="only checkpoints before this iteration")

@@ -23,7 +23,7 @@ validate_and_select() {
   local section="$1" export_template="$2" folder
   shift 2
   local keywords=("$@")
-  if [ "$NET_DEPTH" = TINY ]; then keywords+=(-tiny); fi
+  if [ "$NET_DEPTH" = TINY ]; then keywords+=(-tiny); else keywords+=('!-tiny'); fi
   # shellcheck disable=SC2206
   run "$PYTHON" "$ROOT/test_single_task.py" "$DATASET" --task "$TASK" --section "$section" "${NET_FLAGS[@]}" \
     --datasets_dir "$DATASETS_DIR" --search_dir "$CKPT_DIR" --keywords "${keywords[@]}" \

@@ -40,7 +40,7 @@ if [ -z "$photos" ]; then
   scene=demo
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
-  pretrain_epochs=15 finetune_epochs=8 real_share=0.5
+  pretrain_epochs=15 finetune_epochs=10 real_share=0.5
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")

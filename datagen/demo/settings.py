@@ -135,8 +135,8 @@ class DemoSettings:
     """The whole demo scene.
 
     `gap` scales everything that differs between `sim` and `real`: 0 is nothing, 1 the full step from SURVEYED to FLOWN
-    with all of the camera's effects. The default leaves a network that only knows the simulated views a few times
-    worse on the photos than on such views; at 1 it finds nothing.
+    with all of the camera's effects. The default leaves a network that only knows the simulated views several times
+    worse on the photos than on such views.
     """
 
     scene: str = "demo"
@@ -146,7 +146,7 @@ class DemoSettings:
     width: int = 360
     height: int = 240
     focal_px: float = 240.0
-    gap: float = 0.5
+    gap: float = 0.9
     world: WorldSettings = field(default_factory=WorldSettings)
     flight: FlightSettings = field(default_factory=FlightSettings)
     views: SimViewSettings = field(default_factory=SimViewSettings)

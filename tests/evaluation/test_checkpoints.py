@@ -70,3 +70,11 @@ def test_keywords_may_begin_with_a_dash():
         "town", "--keywords=coord", "--keywords=-tiny", "--plot", "-t", "3",
     ]  # fmt: skip
     assert keywords_as_options(["--keywords", "a", "-t", "3", "-tiny"], flags) == ["--keywords=a", "-t", "3", "-tiny"]
+
+
+def test_a_keyword_with_an_exclamation_mark_excludes(tmp_path):
+    for name in ("field-coord", "field-coord-tiny"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.net").touch()
+    criteria = CheckpointFilter(("field-coord", "!-tiny"))
+    assert find_checkpoints(None, tmp_path, criteria) == [tmp_path / "field-coord" / "model.net"]
