@@ -24,8 +24,6 @@ fi
 
 # glibc gives large blocks back at once and faults them in again at every step; keeping them saves a tenth of the time.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1000000000}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-10000000000}"
-# Waiting threads sleep instead of spinning: a busy machine otherwise makes a step several times slower.
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
 
 fail() { echo "error: $*" >&2; exit 2; }
 
