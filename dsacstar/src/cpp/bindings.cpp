@@ -107,7 +107,7 @@ py::list solve(const FloatArray& scene_coords, const py::object& camera_coords, 
     if (cells > 0) std::memcpy(inlier_mask.mutable_data(), r.inlier_mask.data(), static_cast<size_t>(cells));
     DoubleArray covariance({6, 6});
     for (int i = 0; i < 36; ++i) covariance.mutable_data()[i] = r.covariance(i / 6, i % 6);
-    out.append(py::make_tuple(r.success, pose_array(r.world_from_cam_inverse), r.inliers, inlier_mask, r.score,
+    out.append(py::make_tuple(r.success, pose_array(r.cam_from_world), r.inliers, inlier_mask, r.score,
                               r.rounds, covariance, r.seconds));
   }
   return out;

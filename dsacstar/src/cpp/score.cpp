@@ -173,6 +173,17 @@ NormalSums normal_equations(const Cells& cells, int count, const CameraPose& pos
   return out;
 }
 
+template <bool kRgbd>
+double chance_rank(const Cells& cells, const CameraPose& pose, const ErrorModel& model) {
+  const int shift = cells.count / 2, pairs = (cells.count - shift) / kLanePadding * kLanePadding;
+  if (cells.count < 64) return 0.0;
+  CellPlanes shifted = planes(cells);
+  shifted.a += shift, shifted.b += shift, shifted.c += shift;
+  return backend().table->rank[kRgbd](shifted, pairs, planes(pose), planes(model)) * cells.count / pairs;
+}
+
+template double chance_rank<false>(const Cells&, const CameraPose&, const ErrorModel&);
+template double chance_rank<true>(const Cells&, const CameraPose&, const ErrorModel&);
 template ScoreSums score_pose<false>(const Cells&, int, const CameraPose&, const ErrorModel&);
 template ScoreSums score_pose<true>(const Cells&, int, const CameraPose&, const ErrorModel&);
 template double rank_pose<false>(const Cells&, int, const CameraPose&, const ErrorModel&);

@@ -68,6 +68,11 @@ void squared_residuals(const Cells& cells, int count, const CameraPose& pose, co
 template <bool kRgbd>
 void pose_errors(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* out);
 
+// The rank that chance would give this pose: with each cell's coordinates paired with the target of a cell half the
+// list away. 0 for fewer than 64 cells.
+template <bool kRgbd>
+double chance_rank(const Cells& cells, const CameraPose& pose, const ErrorModel& model);
+
 // "avx512", "avx2" or "baseline": what this CPU runs.
 const char* instruction_set();
 

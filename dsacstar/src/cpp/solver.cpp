@@ -28,6 +28,14 @@ Matrix6d pose_covariance(const Matrix6d& information, const CameraPose& pose) {
   return 0.5 * (turned + turned.transpose());
 }
 
+SolveResult no_answer(const GridInput& input, int rounds) {
+  SolveResult result;
+  result.rounds = rounds;
+  result.covariance.setConstant(std::numeric_limits<double>::infinity());
+  result.inlier_mask.assign(static_cast<size_t>(input.height) * static_cast<size_t>(input.width), 0);
+  return result;
+}
+
 template <bool kRgbd>
 void solve_loaded(const GridInput& input, const SolveOptions& options, uint64_t seed, Workspace* workspace,
                   SolveResult* result) {
@@ -38,8 +46,7 @@ void solve_loaded(const GridInput& input, const SolveOptions& options, uint64_t 
   workspace->scratch.resize(cells.x.size());
   CellEstimator<kRgbd> estimator(cells, model, workspace->scratch.data());
   const RansacOutcome outcome = ransac(estimator, options.limits, seed);
-  result->rounds = outcome.rounds;
-  result->inlier_mask.assign(static_cast<size_t>(input.height) * static_cast<size_t>(input.width), 0);
+  *result = no_answer(input, outcome.rounds);
   if (!outcome.found) return;
 
   const CameraPose& pose = outcome.best.pose;
@@ -51,10 +58,17 @@ void solve_loaded(const GridInput& input, const SolveOptions& options, uint64_t 
     result->inlier_mask[static_cast<size_t>(cells.source[k])] = inlier;
     result->inliers += inlier;
   }
-  result->world_from_cam_inverse = pose;
-  result->world_from_cam_inverse.t -= pose.R * cells.origin;
+  result->cam_from_world = pose;
+  result->cam_from_world.t -= pose.R * cells.origin;
   result->covariance = pose_covariance(outcome.best.H, pose);
-  result->success = result->inliers >= CellEstimator<kRgbd>::kSample && result->world_from_cam_inverse.finite();
+  // More cells agree than chance explains: its expectation and kChanceSigmas Poisson deviations above it, for the
+  // search picks the luckiest of many poses.
+  constexpr double kChanceSigmas = 6.0;
+  const double chance = chance_rank<kRgbd>(cells, pose, model);
+  const double needed = chance + kChanceSigmas * std::sqrt(chance);
+  result->success = result->inliers >= CellEstimator<kRgbd>::kSample && estimator.rank(pose, cells.count) > needed &&
+                    result->cam_from_world.finite();
+  if (!result->success) *result = no_answer(input, outcome.rounds);
 }
 
 }  // namespace

@@ -18,9 +18,9 @@ struct SolveOptions {
 };
 
 struct SolveResult {
-  bool success = false;
-  CameraPose world_from_cam_inverse;         // cam_from_world, world coordinates as given
-  Matrix6d covariance = Matrix6d::Zero();    // of (rotation vector in the camera frame, camera centre in the world)
+  bool success = false;  // more cells agree with the pose than chance explains
+  CameraPose cam_from_world;               // the identity without success
+  Matrix6d covariance = Matrix6d::Zero();  // of (rotation vector in the camera frame, camera centre in the world); infinite without success
   double score = 0;
   int inliers = 0;
   int rounds = 0;
