@@ -53,7 +53,7 @@ def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section):
     options = AugmentationOptions(scale=(1.2, 1.2), brightness=0, contrast=0, shift=0.2)
     batch = prepare_for_training(raw, identity, "coord", options, torch.Generator().manual_seed(3))
     inner = (slice(1, -1), slice(1, -1))
-    points_3N = batch.labels_BChw[0][:, *inner].flatten(1)
+    points_3N = batch.labels_BChw[0][(slice(None), *inner)].flatten(1)
     valid_N = batch.valid_B1hw[0, 0][inner].flatten()
     expected = torch.from_numpy(_plane_colour(points_3N.numpy()).T / 255.0)
     # A cell centre lies between four pixels: compare with their mean.
