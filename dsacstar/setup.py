@@ -2,10 +2,9 @@
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 
@@ -28,8 +27,8 @@ def eigen_include_dir() -> str:
 
 CORE_DIR = Path("src") / "cpp"
 # -fno-math-errno lets sqrt become one instruction; nothing here changes IEEE results (no -ffast-math, no -march).
-COMPILE_ARGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
-LINK_ARGS = [] if sys.platform == "win32" else ["-pthread"]
+COMPILE_ARGS = ["-O3", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
+ParallelCompile(default=os.cpu_count() or 1).install()
 
 setup(
     ext_modules=[
@@ -40,7 +39,7 @@ setup(
             include_dirs=[eigen_include_dir()],
             cxx_std=17,
             extra_compile_args=COMPILE_ARGS,
-            extra_link_args=LINK_ARGS,
+            extra_link_args=["-pthread"],
         )
     ]
 )

@@ -6,9 +6,16 @@ The modern face: `solve` with `RansacOptions` and `Result`, and
 `PoseLoss` (needs torch, imported on first use).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dsacstar._core import instruction_set
 from dsacstar.published import backward_rgb, backward_rgbd, forward_rgb, forward_rgbd
 from dsacstar.solving import RansacOptions, Result, solve
+
+if TYPE_CHECKING:
+    from dsacstar.torch_loss import LossOptions, PoseLoss
 
 __version__ = "2.0.0"
 
@@ -27,7 +34,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in {"PoseLoss", "LossOptions"}:
         from dsacstar import torch_loss
 

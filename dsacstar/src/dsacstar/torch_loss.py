@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dsacstar.published import BACKWARD_TRIES, pose_array
-from dsacstar.arrays import float_array, real_number, whole_number
-from dsacstar.solving import LARGEST_SEED, MOST_HYPOTHESES, intrinsics_array
 from dsacstar import _core
+from dsacstar.arrays import float_array, real_number, whole_number
+from dsacstar.published import BACKWARD_TRIES, pose_array
+from dsacstar.solving import LARGEST_SEED, MOST_HYPOTHESES, intrinsics_array
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,14 @@ class PoseLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, scene_coords_B3hw: torch.Tensor, gt_poses_B44: Any, intrinsics: Any, options: LossOptions | None = None, seed: int = 0) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        scene_coords_B3hw: torch.Tensor,
+        gt_poses_B44: Any,
+        intrinsics: Any,
+        options: LossOptions | None = None,
+        seed: int = 0,
+    ) -> torch.Tensor:
         options = LossOptions() if options is None else options
         if not isinstance(options, LossOptions):
             raise TypeError(f"options must be LossOptions, not {type(options).__name__}")
@@ -77,7 +84,7 @@ class PoseLoss(torch.autograd.Function):
                 intrinsics=intrinsics_B4[b],
                 world_from_cam=pose_array(poses_B44[b], f"gt_poses_B44[{b}]"),
                 subsampling=float(options.subsampling),
-                hypotheses=options.hypotheses,
+                hypotheses=int(options.hypotheses),
                 threshold=float(options.threshold_px),
                 inlier_alpha=float(options.inlier_alpha),
                 max_error=float(options.max_reprojection_px),
