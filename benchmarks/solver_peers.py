@@ -1,6 +1,6 @@
 """Speed and accuracy of dsacstar beside every solver a user could pick instead, in one run.
 
-    python -m benchmarks.solver_peers [--problems 200] [--quick]
+    python -m benchmarks.solver_peers [--problems 200] [--rows 0 1 2 3] [--quick]
 
 Problems: benchmarks/solver_views.py (60x90 cells, f = 480, 120-200 m above rolling ground, isotropic Gaussian
 coordinate noise, outliers with a 60 m spread), threshold 10 px, 64 hypotheses; peers 1000 iterations. Time is CPU time
@@ -135,13 +135,14 @@ def cramer_rao_metres(view: View, rng: np.random.Generator) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--rows", type=int, nargs="+", default=range(len(ROWS)), help="which of the noise / outlier rows")
     parser.add_argument("--quick", action="store_true", help="ours and PoseLib only")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     names = [name for name in SOLVERS if not arguments.quick or name.startswith("ours") or name == "PoseLib"]
     print(f"dsacstar {dsacstar.__version__} ({dsacstar.instruction_set()}), poselib {metadata.version('poselib')}, opencv {cv2.__version__}, pycolmap {pycolmap.__version__}; {arguments.problems} problems a row")
     rng = np.random.default_rng(0)
-    for noise_m, outlier_share in ROWS:
+    for noise_m, outlier_share in (ROWS[row] for row in arguments.rows):
         views = [make_view(seed, noise_m, outlier_share) for seed in range(arguments.problems)]
         bound = statistics.median(cramer_rao_metres(view, rng) for view in views for _ in range(20))
         print(f"\nnoise {noise_m:g} m, outliers {outlier_share:.0%}; Cramer-Rao bound {bound:.3f} m")

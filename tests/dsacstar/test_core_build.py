@@ -13,7 +13,7 @@ import pytest
 CORE = Path(__file__).resolve().parents[2] / "dsacstar" / "src" / "cpp"
 WARNINGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-FUZZ_RUNS = int(os.environ.get("DSACSTAR_FUZZ_RUNS", "150"))
+FUZZ_RUNS = int(os.environ.get("DSACSTAR_FUZZ_RUNS", "60"))
 
 
 def eigen_include() -> str:
