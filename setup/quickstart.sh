@@ -40,7 +40,8 @@ if [ -z "$photos" ]; then
   scene=demo
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
-  pretrain_epochs=15 finetune_epochs=10 real_share=0.5
+  recipe="--jitter 0.2 --colour_jitter 0.1"
+  pretrain_epochs=15 finetune_epochs=10 finetune_lr=0.001 finetune_height=112 real_share=0.5
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
@@ -63,13 +64,20 @@ PY
     --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2400}" \
     --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 \
     --width "$width" --height "$height" --focal "$focal" --resume
-  pretrain_epochs=8 finetune_epochs=10 real_share=0.3
+  recipe=""
+  pretrain_epochs=10 finetune_epochs=7 finetune_lr=0.0005 finetune_height=160 real_share=0.3
 fi
-export IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}"
-# Below this many images there is only the checkpoint after the first batch.
-export MIN_CKPT_ITER="${MIN_CKPT_ITER:-100}"
-recipe="--lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
-recipe="$recipe --max_angle 10 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1"
+recipe="$recipe --lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
+recipe="$recipe --max_angle 10 --scale_range 0.9 1.1"
+
+# last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
+# the annealed end of a run is worth validating.
+last_fifth() {
+  local epochs="$1" images=0 section
+  shift
+  for section in "$@"; do images=$((images + $(find "$DATASETS_DIR/$scene/$section/rgb" -type f 2>/dev/null | wc -l))); done
+  echo $((images * epochs * 4 / 5))
+}
 
 runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>/dev/null; }
 # selected PATTERN WEIGHTS: whether the runs of this pattern were validated and their choice exported.
@@ -84,21 +92,26 @@ selected() {
 pretrained="$WEIGHTS_DIR/encoders-pretraining/$scene/coord/model-sc-1.00.net"
 finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-rc-1.00.net"
 
+pretrain_epochs="${PRETRAIN_EPOCHS:-$pretrain_epochs}" finetune_epochs="${FINETUNE_EPOCHS:-$finetune_epochs}"
+
 step "pre-training on synthetic images"
-EPOCHS="${PRETRAIN_EPOCHS:-$pretrain_epochs}" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" \
+EPOCHS="$pretrain_epochs" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
   EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
 step "validation and selection on val_sim"
 if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
-  script_clean_validation/validate_encoder_pretrain.sh "$scene" coord TINY
+  MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}" \
+    script_clean_validation/validate_encoder_pretrain.sh "$scene" coord TINY
 fi
 
 step "fine-tuning on real-synthetic pairs"
-EPOCHS="${FINETUNE_EPOCHS:-$finetune_epochs}" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" \
-  EXTRA_ARGS="$recipe --max_shift 0.1 --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
+EPOCHS="$finetune_epochs" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-$finetune_lr}" \
+  IMAGE_HEIGHT="${IMAGE_HEIGHT:-$finetune_height}" \
+  EXTRA_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
   script_clean_training/encoder_finetune.sh "$scene" coord TINY
 step "validation and selection on val_drone_real"
 if selected finetune "$finetuned"; then echo "done already: $finetuned"; else
-  script_clean_validation/validate_encoder_finetune.sh "$scene" coord TINY
+  MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}" \
+    script_clean_validation/validate_encoder_finetune.sh "$scene" coord TINY
 fi
 
 step "test on real photos that no step has seen: before and after fine-tuning"
