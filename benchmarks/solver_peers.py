@@ -136,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--rows", type=int, nargs="+", default=range(len(ROWS)), help="which of the noise / outlier rows")
+    parser.add_argument("--first_seed", type=int, default=0, help="of the problems (the solver was tuned on 0 to 199)")
     parser.add_argument("--quick", action="store_true", help="ours and PoseLib only")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -143,7 +144,7 @@ def main() -> None:
     print(f"dsacstar {dsacstar.__version__} ({dsacstar.instruction_set()}), poselib {metadata.version('poselib')}, opencv {cv2.__version__}, pycolmap {pycolmap.__version__}; {arguments.problems} problems a row")
     rng = np.random.default_rng(0)
     for noise_m, outlier_share in (ROWS[row] for row in arguments.rows):
-        views = [make_view(seed, noise_m, outlier_share) for seed in range(arguments.problems)]
+        views = [make_view(seed, noise_m, outlier_share) for seed in range(arguments.first_seed, arguments.first_seed + arguments.problems)]
         bound = statistics.median(cramer_rao_metres(view, rng) for view in views for _ in range(20))
         print(f"\nnoise {noise_m:g} m, outliers {outlier_share:.0%}; Cramer-Rao bound {bound:.3f} m")
         print(f"  {'':22}{'CPU ms':>9}{'median m':>10}{'90 % m':>9}{'deg':>8}{'/ bound':>9}{'PoseLib / it':>14}", flush=True)
