@@ -83,7 +83,7 @@ runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>
 # selected PATTERN WEIGHTS: whether the runs of this pattern were validated and their choice exported.
 selected() {
   local folder
-  [ -f "$2" ] || return 1
+  [ "${DRY_RUN:-0}" != 1 ] && [ -f "$2" ] || return 1
   for folder in $(runs "$1"); do
     [ -n "$(find "$folder" -name 'FLAG_SELECTED_ITER_*' -newer "$folder/FLAG_training_done.nodata" 2>/dev/null)" ] || return 1
   done
