@@ -198,6 +198,6 @@ def test_cuda_agrees_with_the_cpu():
     images = torch.randn(2, 3, 40, 56)
     with torch.no_grad():
         expected = net(images)
-        found = net.cuda()(images.cuda())
+        found = net.to("cuda")(images.to("cuda"))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-2, atol=1e-2)
