@@ -79,14 +79,16 @@ last_fifth() {
   echo $((images * epochs * 4 / 5))
 }
 
-runs() { find "$CKPT_DIR" -maxdepth 1 -type d -name "$scene-coord-*$1*-tiny*" 2>/dev/null; }
-# selected PATTERN WEIGHTS: whether the runs of this pattern were validated and their choice exported.
+# selected KIND WEIGHTS: whether every tiny run of this kind (a part of its name) was validated and the choice exported.
 selected() {
-  local folder
+  local folder found=1
   [ "${DRY_RUN:-0}" != 1 ] && [ -f "$2" ] || return 1
-  for folder in $(runs "$1"); do
+  for folder in "$CKPT_DIR/$scene-coord-"*-tiny*; do
+    [[ "$folder" == *"$1"* ]] || continue
+    found=0
     [ -n "$(find "$folder" -name 'FLAG_SELECTED_ITER_*' -newer "$folder/FLAG_training_done.nodata" 2>/dev/null)" ] || return 1
   done
+  return "$found"
 }
 
 pretrained="$WEIGHTS_DIR/encoders-pretraining/$scene/coord/model-sc-1.00.net"
