@@ -1,9 +1,8 @@
 # Makes or updates the virtual environment `.venv` and installs requirements and solver. Sourced by the other scripts;
 # sets ROOT and PYTHON. Does nothing when neither the requirements nor the solver's sources changed.
 #
-# Environment: PIP_EXTRA_ARGS is passed to pip, for example
-#   PIP_EXTRA_ARGS="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
-#   PIP_EXTRA_ARGS="-c setup/constraints.txt"
+# Environment: PIP_EXTRA_ARGS is passed to pip, for example "--extra-index-url URL" for another index, such as PyTorch's
+# own with CPU-only builds, or "-c setup/constraints.txt" for the versions that the tests ran with.
 # BASE_PYTHON is the interpreter to make the environment with (python3).
 set -euo pipefail
 
