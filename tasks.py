@@ -20,7 +20,6 @@ class Task:
         uncertainties: the uncertainty models that the task supports.
         fullsize_only: the label is a full-size map and the network must predict one.
         checkpoint_every_epochs: how often a numbered checkpoint is kept.
-        regression_names: names of the residuals that the task's loss reports.
     """
 
     channels: int
@@ -30,13 +29,12 @@ class Task:
     uncertainties: tuple[str, ...] = ("mle", "none")
     fullsize_only: bool = False
     checkpoint_every_epochs: int = 5
-    regression_names: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
-    "coord": Task(3, "init", ".dat", 3, regression_names=("coord", "reprojection")),
-    "depth": Task(1, "depth", ".dat", 0, regression_names=("depth",)),
-    "normal": Task(2, "normal", ".dat", 3, regression_names=("normal",)),
+    "coord": Task(3, "init", ".dat", 3),
+    "depth": Task(1, "depth", ".dat", 0),
+    "normal": Task(2, "normal", ".dat", 3),
     "semantics": Task(
         6, "semantics", ".npy", 0, uncertainties=("none",), fullsize_only=True, checkpoint_every_epochs=1
     ),

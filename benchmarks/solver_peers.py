@@ -16,7 +16,6 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib import metadata
-from collections.abc import Callable
 
 import cv2
 import numpy as np

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks import TASKS
+
 REAL_DATA_DOMAINS = ("in_place", "out_of_place")
+
+
+def scene_folder(datasets_dir: Path, scene: str, task: str, fullsize: bool) -> Path:
+    """Folder of a scene's sections; full-size labels of the dense tasks live in a scene folder of their own."""
+    separate = fullsize and not TASKS[task].fullsize_only
+    return datasets_dir / (f"{scene}-fullsize" if separate else scene)
 
 
 def _chunk_suffix(chunk: float) -> str:

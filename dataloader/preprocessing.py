@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+DEFAULT_IMAGE_HEIGHT = 480
 RECORD_NAME = "training.json"
 # Luma weights of ITU-R BT.601, what grey cameras and image libraries use.
 _LUMA = (0.299, 0.587, 0.114)
@@ -23,7 +24,7 @@ class Preprocessing:
         rgb_mean, rgb_std: of images in [0, 1]; a single number each for grey input.
     """
 
-    image_height: int = 480
+    image_height: int = DEFAULT_IMAGE_HEIGHT
     grayscale: bool = False
     rgb_mean: tuple[float, ...] = (0.4245, 0.4375, 0.3836)
     rgb_std: tuple[float, ...] = (0.1823, 0.1701, 0.1854)

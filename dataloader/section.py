@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -141,17 +140,3 @@ def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> li
     return [
         _Files(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems
     ]
-
-
-def native_image_height(section_dir: Path) -> int:
-    """Shorter side in pixels of the first image of a section, as stored."""
-    images = sorted(_stems(section_dir / "rgb", _IMAGE_SUFFIXES).values()) if (section_dir / "rgb").is_dir() else []
-    if not images:
-        raise FileNotFoundError(f"section {section_dir} holds no image")
-    return min(decode_image(images[0]).shape[:2])
-
-
-def read_scene_record(scene_dir: Path) -> dict:
-    """`scene.json` of a scene made by datagen, or an empty dictionary where there is none."""
-    path = scene_dir / "scene.json"
-    return json.loads(path.read_text()) if path.is_file() else {}

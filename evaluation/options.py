@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataloader.choice import scene_folder
 from evaluation.checkpoints import CheckpointFilter
 from evaluation.solving import SOLVERS, SolverOptions
 from tasks import TASKS, UNCERTAINTIES, task_named
@@ -41,9 +42,8 @@ class EvaluationOptions:
 
     @property
     def scene_dir(self) -> Path:
-        """Folder of the scene's sections; full-size labels of the dense tasks live in a scene folder of their own."""
-        separate = self.asserted.get("fullsize") and not TASKS[self.task].fullsize_only
-        return self.datasets_dir / (f"{self.scene}-fullsize" if separate else self.scene)
+        """Folder of the scene's sections."""
+        return scene_folder(self.datasets_dir, self.scene, self.task, bool(self.asserted.get("fullsize")))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

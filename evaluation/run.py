@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.preprocessing import Preprocessing, preprocessing_from_record, record_of
+from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing, preprocessing_from_record, record_of
 from dataloader.scenes import GREY_MEAN, GREY_STD, scene_statistics
 from dataloader.section import SectionDataset
 from evaluation import coord, dense
@@ -24,7 +24,6 @@ from networks import TransPoseNet, load_network
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_HEIGHT_PX = 480
 _STATISTICS_SECTIONS = ("train_sim", "train_drone_sim", "train_drone_real")
 
 
@@ -78,11 +77,11 @@ def choose_preprocessing(net: TransPoseNet, weights: Path, options: EvaluationOp
         if preprocessing.grayscale != grayscale:
             raise ValueError(f"the training record of {weights} says grayscale = {preprocessing.grayscale}; it is not")
     elif grayscale:
-        preprocessing = Preprocessing(_DEFAULT_HEIGHT_PX, True, GREY_MEAN, GREY_STD)
+        preprocessing = Preprocessing(DEFAULT_IMAGE_HEIGHT, True, GREY_MEAN, GREY_STD)
     else:
         measured = [options.scene_dir / name for name in _STATISTICS_SECTIONS if (options.scene_dir / name).is_dir()]
         statistics = scene_statistics(options.scene, options.scene_dir, measured)
-        preprocessing = Preprocessing(_DEFAULT_HEIGHT_PX, False, statistics.rgb_mean, statistics.rgb_std)
+        preprocessing = Preprocessing(DEFAULT_IMAGE_HEIGHT, False, statistics.rgb_mean, statistics.rgb_std)
     return replace(preprocessing, image_height=options.image_height or preprocessing.image_height)
 
 

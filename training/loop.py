@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dataloader.choice import is_real_section, training_sections
 from dataloader.prepare import collate, prepare_for_training
 from dataloader.preprocessing import (
-    Preprocessing, preprocessing_from_record, preprocessing_to_record, record_of, write_record,
+    DEFAULT_IMAGE_HEIGHT, Preprocessing, preprocessing_from_record, preprocessing_to_record, record_of, write_record,
 )
 from dataloader.sampler import RunBatchSampler, step_generator
 from dataloader.scenes import GREY_MEAN, GREY_STD, SceneStatistics, scene_statistics
@@ -29,7 +29,7 @@ from tasks import TASKS
 from training.device import autocast_for, choose_device
 from training.log import TrainingLog
 from training.names import run_name
-from training.options import DEFAULT_IMAGE_HEIGHT, TrainingOptions
+from training.options import TrainingOptions
 from training.run_folder import RunFolder, StartingPoint, open_run, restore, save_state
 from training.schedule import learning_rate
 

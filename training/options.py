@@ -7,13 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.choice import REAL_DATA_DOMAINS
+from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
 from dataloader.prepare import AugmentationOptions
 from loss import LossOptions
 from tasks import TASKS, UNCERTAINTIES, task_named
 from training.schedule import LR_SCHEDULES
-
-DEFAULT_IMAGE_HEIGHT = 480
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,8 @@ class TrainingOptions:
 
     @property
     def scene_dir(self) -> Path:
-        """Folder of the scene's sections; full-size labels of the dense tasks live in a scene folder of their own."""
-        separate = self.fullsize and not TASKS[self.task].fullsize_only
-        return self.datasets_dir / (f"{self.scene}-fullsize" if separate else self.scene)
+        """Folder of the scene's sections."""
+        return scene_folder(self.datasets_dir, self.scene, self.task, self.fullsize)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
