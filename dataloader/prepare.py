@@ -19,7 +19,7 @@ from dataloader.preprocessing import Preprocessing
 from dataloader.section import Sample
 from geometry.cameras import pixel_rays
 from geometry.grid import STRIDE, cell_centres, grid_size
-from geometry.poses import invert_pose, rotation_z, transform_points
+from geometry.poses import invert_pose, rotation_xy, rotation_z, transform_points
 from tasks import TASKS
 
 # Neighbouring cells whose inverse depths differ by more than this ratio belong to different surfaces.
@@ -33,6 +33,7 @@ class AugmentationOptions:
     Attributes:
         scale: log-free uniform range of the zoom, one value per batch.
         angle_deg: roll about the optical axis, uniform in +-angle_deg, one value per batch.
+        tilt_deg: turn of the optical axis, uniform in +-tilt_deg about both image axes, one value per batch.
         brightness, contrast: multiplicative jitter, per image.
         colour: additional gain per colour channel, per image.
         shift: the principal point moves by up to this share of the image size, per batch: other parts of a photo come
@@ -45,6 +46,7 @@ class AugmentationOptions:
     contrast: float = 0.1
     colour: float = 0.0
     shift: float = 0.0
+    tilt_deg: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def prepare_for_evaluation(raw: RawBatch, preprocessing: Preprocessing, task: st
     if torch.equal(raw.K_image_B33, raw.K_label_B33):
         labels, valid = raw.labels, raw.valid
     else:
-        labels, valid = _resample_labels(raw, task, raw.K_image_B33, 0.0, (H, W), raw.world_from_cam_B44)
+        labels, valid = _resample_labels(raw, task, raw.K_image_B33, torch.eye(3), (H, W))
     return Batch(
         preprocessing.normalise(raw.images_BHW3.permute(0, 3, 1, 2)),
         labels[:, 0].long() if task == "semantics" else labels.float(),
@@ -114,10 +116,11 @@ def prepare_for_training(
         generator: CPU random generator; draws are made on the CPU so that every device sees the same augmentation.
     """
     B, H, W = raw.images_BHW3.shape[:3]
-    uniform = torch.rand((4 + 5 * B,), generator=generator, dtype=torch.float64)
+    uniform = torch.rand((6 + 5 * B,), generator=generator, dtype=torch.float64)
     scale = options.scale[0] + (options.scale[1] - options.scale[0]) * uniform[0].item()
-    angle_rad = math.radians(options.angle_deg) * (2 * uniform[1].item() - 1)
-    gain_B3, offset_B3 = _photometric(raw.images_BHW3, 2 * uniform[4:].reshape(B, 5) - 1, options)
+    roll_rad = math.radians(options.angle_deg) * (2 * uniform[1].item() - 1)
+    tilt_rad = (math.radians(options.tilt_deg) * (2 * uniform[4:6] - 1)).tolist()
+    gain_B3, offset_B3 = _photometric(raw.images_BHW3, 2 * uniform[6:].reshape(B, 5) - 1, options)
 
     K_B33 = raw.K_image_B33.clone()
     K_B33[:, :2] *= scale
@@ -126,10 +129,11 @@ def prepare_for_training(
     # Interpolation is quickest on planar images.
     planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()
     images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3)
-    images_B3HW = _warp(images_B3HW, raw.K_image_B33, K_B33, angle_rad, size)
+    old_from_new_44 = (rotation_xy(*tilt_rad) @ rotation_z(roll_rad)).to(raw.world_from_cam_B44)
+    images_B3HW = _warp(images_B3HW, raw.K_image_B33, K_B33, old_from_new_44[:3, :3], size)
 
-    pose_B44 = raw.world_from_cam_B44 @ rotation_z(angle_rad).to(raw.world_from_cam_B44)
-    labels, valid = _resample_labels(raw, task, K_B33, angle_rad, size, pose_B44)
+    labels, valid = _resample_labels(raw, task, K_B33, old_from_new_44[:3, :3], size)
+    pose_B44 = raw.world_from_cam_B44 @ old_from_new_44
     return Batch(images_B3HW, labels, valid, pose_B44.float(), K_B33.float(), raw.stems)
 
 
@@ -145,13 +149,17 @@ def _photometric(
     return brightness_B3 * contrast_B1, (1 - contrast_B1) * mean_B1 * brightness_B3
 
 
+def _source_rays(K_dst_B33: torch.Tensor, R_33: torch.Tensor, xy_px_2N: torch.Tensor) -> torch.Tensor:
+    """Rays [B, 3, N] in the source camera's frame through pixels of the camera that is turned by R_33 and zoomed."""
+    return R_33.to(K_dst_B33) @ pixel_rays(K_dst_B33, xy_px_2N.to(K_dst_B33))
+
+
 def _source_pixels(
-    K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, angle_rad: float, xy_px_2N: torch.Tensor
+    K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, R_33: torch.Tensor, xy_px_2N: torch.Tensor
 ) -> torch.Tensor:
-    """Pixels [B, 2, N] of the source camera that see what the rolled and zoomed camera sees at `xy_px_2N`."""
-    rays_B3N = pixel_rays(K_dst_B33, xy_px_2N.to(K_dst_B33))
-    R_33 = rotation_z(angle_rad)[:3, :3].to(K_dst_B33)
-    return (K_src_B33 @ (R_33 @ rays_B3N))[:, :2]
+    """Pixels [B, 2, N] of the source camera that see what the turned and zoomed camera sees at `xy_px_2N`."""
+    xyw_B3N = K_src_B33 @ _source_rays(K_dst_B33, R_33, xy_px_2N)
+    return xyw_B3N[:, :2] / xyw_B3N[:, 2:]
 
 
 def _normalised(xy_px_B2N: torch.Tensor, height_px: float, width_px: float) -> torch.Tensor:
@@ -161,62 +169,70 @@ def _normalised(xy_px_B2N: torch.Tensor, height_px: float, width_px: float) -> t
 
 
 def _warp(
-    images_BcHW: torch.Tensor, K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, angle_rad: float, size: tuple[int, int]
+    images_BcHW: torch.Tensor, K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, R_33: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Rolls and zooms images in one bilinear interpolation; uncovered pixels are zero, the mean colour."""
+    """Turns and zooms images in one bilinear interpolation; uncovered pixels are zero, the mean colour."""
     B, channels, H, W = images_BcHW.shape
     if (K_src_B33 == K_src_B33[:1]).all():
         # One camera: one grid for the batch, whose images become channels, so that weights are computed once.
-        grid_1HW2 = _image_grid(K_src_B33[:1], K_dst_B33[:1], angle_rad, (H, W), size)
+        grid_1HW2 = _image_grid(K_src_B33[:1], K_dst_B33[:1], R_33, (H, W), size)
         flat_1nHW = images_BcHW.reshape(1, B * channels, H, W)
         warped = F.grid_sample(flat_1nHW, grid_1HW2, mode="bilinear", padding_mode="zeros", align_corners=False)
         return warped.reshape(B, channels, *size)
-    grid_BHW2 = _image_grid(K_src_B33, K_dst_B33, angle_rad, (H, W), size)
+    grid_BHW2 = _image_grid(K_src_B33, K_dst_B33, R_33, (H, W), size)
     return F.grid_sample(images_BcHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _image_grid(
-    K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, angle_rad: float, src_size: tuple[int, int], size: tuple[int, int]
+    K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, R_33: torch.Tensor, src_size: tuple[int, int], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sampling grid [B, H, W, 2] of the destination's pixel centres; affine, so three corners define it."""
+    """Sampling grid [B, H, W, 2] of the destination's pixel centres."""
     H, W = size
-    corners_2N = torch.tensor([[W / 2, W, W / 2], [H / 2, H / 2, H]], dtype=K_src_B33.dtype, device=K_src_B33.device)
-    centre_B2, right_B2, down_B2 = _normalised(
-        _source_pixels(K_src_B33, K_dst_B33, angle_rad, corners_2N), *src_size
-    ).unbind(1)
-    theta_B23 = torch.stack((right_B2 - centre_B2, down_B2 - centre_B2, centre_B2), 2).float()
-    return F.affine_grid(theta_B23, [len(theta_B23), 3, H, W], align_corners=False)
+    options = {"dtype": K_src_B33.dtype, "device": K_src_B33.device}
+    if R_33[2, 2] == 1:
+        # Without tilt it is affine: three points define it.
+        points_2N = torch.tensor([[W / 2, W, W / 2], [H / 2, H / 2, H]], **options)
+        centre_B2, right_B2, down_B2 = _normalised(
+            _source_pixels(K_src_B33, K_dst_B33, R_33, points_2N), *src_size
+        ).unbind(1)
+        theta_B23 = torch.stack((right_B2 - centre_B2, down_B2 - centre_B2, centre_B2), 2).float()
+        return F.affine_grid(theta_B23, [len(theta_B23), 3, H, W], align_corners=False)
+    y_HW, x_HW = torch.meshgrid(torch.arange(H, **options) + 0.5, torch.arange(W, **options) + 0.5, indexing="ij")
+    source_B2N = _source_pixels(K_src_B33, K_dst_B33, R_33, torch.stack((x_HW, y_HW)).flatten(1))
+    return _normalised(source_B2N, *src_size).float().reshape(-1, H, W, 2)
 
 
 def _resample_labels(
-    raw: RawBatch, task: str, K_B33: torch.Tensor, angle_rad: float, size: tuple[int, int], pose_B44: torch.Tensor
+    raw: RawBatch, task: str, K_B33: torch.Tensor, R_33: torch.Tensor, size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels and mask on the grid of the destination camera."""
     device = raw.labels.device
     if TASKS[task].fullsize_only:
-        grid = _image_grid(raw.K_label_B33, K_B33, angle_rad, tuple(raw.labels.shape[2:]), size)
+        grid = _image_grid(raw.K_label_B33, K_B33, R_33, tuple(raw.labels.shape[2:]), size)
         classes = F.grid_sample(raw.labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
         return classes[:, 0].long(), torch.ones_like(classes, dtype=torch.bool)
 
     h, w = grid_size(*size)
     cells_2N = cell_centres(h, w, device=device, dtype=torch.float64).flatten(1)
-    source_B2N = _source_pixels(raw.K_label_B33, K_B33, angle_rad, cells_2N)
+    source_B2N = _source_pixels(raw.K_label_B33, K_B33, R_33, cells_2N)
     h_src, w_src = raw.labels.shape[2:]
     grid_Bhw2 = _normalised(source_B2N, h_src * STRIDE, w_src * STRIDE).float().reshape(-1, h, w, 2)
     valid_B1hw = _sample(raw.valid.float(), grid_Bhw2, "nearest") > 0.5
 
     if task == "normal":
-        R_33 = rotation_z(angle_rad)[:3, :3].to(raw.labels)
         normals_B3hw = _sample(raw.labels, grid_Bhw2, "nearest")
-        return torch.einsum("ji,bjhw->bihw", R_33, normals_B3hw), valid_B1hw
+        return torch.einsum("ji,bjhw->bihw", R_33.to(raw.labels), normals_B3hw), valid_B1hw
+    # A point keeps its depth along the source's axis; its ray there is scaled to that depth.
+    source_rays_B3N = _source_rays(K_B33, R_33, cells_2N).float()
     if task == "depth":
-        return _resample_depth(raw.labels, raw.valid, grid_Bhw2), valid_B1hw
+        depth_B1hw = _resample_depth(raw.labels, raw.valid, grid_Bhw2)
+        return depth_B1hw / source_rays_B3N[:, 2:].reshape(-1, 1, h, w), valid_B1hw
 
     cam_from_world_B44 = invert_pose(raw.world_from_cam_B44).float()
     depth_B1hw = transform_points(cam_from_world_B44, raw.labels.flatten(2))[:, 2:].reshape(raw.valid.shape)
     depth_B1N = _resample_depth(depth_B1hw, raw.valid, grid_Bhw2).flatten(2)
-    p_cam_B3N = pixel_rays(K_B33, cells_2N).float() * depth_B1N
-    coords_B3hw = transform_points(pose_B44.float(), p_cam_B3N).reshape(-1, 3, h, w)
+    p_cam_B3N = source_rays_B3N / source_rays_B3N[:, 2:] * depth_B1N
+    coords_B3hw = transform_points(raw.world_from_cam_B44.float(), p_cam_B3N).reshape(-1, 3, h, w)
     return coords_B3hw, valid_B1hw
 
 

@@ -27,6 +27,14 @@ def rotation_z(angle_rad: float, *, dtype: torch.dtype = torch.float64) -> torch
     return torch.tensor([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=dtype)
 
 
+def rotation_xy(angle_x_rad: float, angle_y_rad: float, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Tilt of the optical axis as a pose [4, 4]: about the camera's y, then about its x axis."""
+    cx, sx, cy, sy = math.cos(angle_x_rad), math.sin(angle_x_rad), math.cos(angle_y_rad), math.sin(angle_y_rad)
+    return torch.tensor(
+        [[cy, 0, sy, 0], [sx * sy, cx, -sx * cy, 0], [-cx * sy, sx, cx * cy, 0], [0, 0, 0, 1]], dtype=dtype
+    )
+
+
 def check_pose(T_44: torch.Tensor, name: str, *, tolerance: float = 1e-3) -> None:
     """Raises ValueError naming `name` unless T_44 is a finite rigid transform [4, 4]."""
     if tuple(T_44.shape) != (4, 4):

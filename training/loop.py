@@ -26,9 +26,10 @@ from loss import loss_for
 from networks import Architecture, TransPoseNet, load_state_dict, save_network
 from networks.architecture import architecture_of
 from tasks import TASKS
-from training.device import autocast_for, choose_device
+from training.device import autocast_for, choose_device, uses_bf16
 from training.log import TrainingLog
 from training.names import run_name
+from training.optimizer import build_optimizer
 from training.options import TrainingOptions
 from training.run_folder import RunFolder, StartingPoint, open_run, restore, save_state
 from training.schedule import learning_rate
@@ -113,7 +114,7 @@ def train(options: TrainingOptions) -> RunFolder:
         FloatingPointError: the loss is no longer finite.
     """
     device = choose_device(options.device)
-    autocast_for(device, options.precision)  # refuses an unknown precision before any folder is made
+    uses_bf16(device, options.precision)  # refuses an unknown precision before any folder is made
     torch.manual_seed(options.seed)
     sections = training_sections(
         options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,
@@ -153,8 +154,8 @@ def _record(options: TrainingOptions, preprocessing: Preprocessing, statistics: 
         "real_chunk": options.real_data_chunk, "real_domain": options.real_data_domain,
         "preprocessing": preprocessing_to_record(preprocessing), "statistics": asdict(statistics),
         "sections": [section.name for section in sections], "epochs": options.epochs, "batch_size": options.batch_size,
-        "learningrate": options.learningrate, "lr_schedule": options.lr_schedule, "seed": options.seed,
-        "loss": asdict(options.loss), "augmentation": asdict(options.augmentation),
+        "optimizer": options.optimizer, "learningrate": options.learningrate, "lr_schedule": options.lr_schedule,
+        "seed": options.seed, "loss": asdict(options.loss), "augmentation": asdict(options.augmentation),
     }
 
 
@@ -163,7 +164,9 @@ class _Trainer:
         self.options, self.run, self.net, self.dataset = options, run, net, dataset
         self.preprocessing, self.device, self.num_workers = preprocessing, device, num_workers
         self.loss = loss_for(options.task)
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=options.learningrate, fused=True)
+        self.optimizer = build_optimizer(
+            options.optimizer, net, options.learningrate, bf16=uses_bf16(device, options.precision)
+        )
         self.position = _Position()
         self.state_saved_at = time.monotonic()
 

@@ -11,6 +11,7 @@ from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
 from dataloader.prepare import AugmentationOptions
 from loss import LossOptions
 from tasks import TASKS, UNCERTAINTIES, task_named
+from training.optimizer import OPTIMIZERS
 from training.schedule import LR_SCHEDULES
 
 
@@ -35,6 +36,7 @@ class TrainingOptions:
     tiny: bool
     fullsize: bool
     epochs: int
+    optimizer: str
     learningrate: float
     lr_schedule: str
     session: str
@@ -84,6 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="additional gain jitter per colour channel (default %(default)s)")
     data.add_argument("--max_angle", type=float, default=augmentation.angle_deg, metavar="DEG",
                       help="rotation augmentation, +- degrees (default %(default)s)")
+    data.add_argument("--max_tilt", type=float, default=augmentation.tilt_deg, metavar="DEG",
+                      help="tilt augmentation about both image axes, +- degrees (default %(default)s)")
     data.add_argument("--max_shift", type=float, default=augmentation.shift,
                       help="shift augmentation, +- share of the image size (default %(default)s)")
     data.add_argument("--scale_range", type=float, nargs=2, default=list(augmentation.scale), metavar=("LOW", "HIGH"),
@@ -97,6 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--epochs", "-e", type=int, default=50)
+    optimisation.add_argument("--optimizer", default="adam",
+                              help="adam (as published) or muon, which needs a fraction of the images")
     optimisation.add_argument("--learningrate", "-lr", type=float, default=2e-4)
     optimisation.add_argument("--no_lr_scheduling", action="store_true", help="constant rate, unless --lr_schedule says otherwise")
     optimisation.add_argument("--lr_schedule", default=None,
@@ -135,12 +141,14 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
     for name in ("batch_size", "epochs", "learningrate", "mindepth", "softclamp", "hardclamp", "inittolerance"):
         if not getattr(args, name) > 0:
             raise ValueError(f"--{name} must be positive, got {getattr(args, name)}")
+    if args.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown --optimizer {args.optimizer!r}; choose from {list(OPTIMIZERS)}")
     if args.auto_resume and args.epoch_plus:
         raise ValueError("--auto_resume and --epoch_plus exclude each other")
     schedule = args.lr_schedule or ("constant" if args.no_lr_scheduling else "step")
     if schedule not in LR_SCHEDULES:
         raise ValueError(f"unknown --lr_schedule {schedule!r}; choose from {sorted(LR_SCHEDULES)}")
-    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("max_angle", 180.0), ("max_shift", 0.5)):
+    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5)):
         if not 0 <= getattr(args, name) <= most:
             raise ValueError(f"--{name} must lie in [0, {most:g}], got {getattr(args, name)}")
     low, high = args.scale_range
@@ -154,7 +162,7 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
         loss=LossOptions(args.inittolerance, args.mindepth, args.softclamp, args.hardclamp),
         augmentation=AugmentationOptions(
             (low, high), args.max_angle, brightness=args.jitter, contrast=args.jitter, colour=args.colour_jitter,
-            shift=args.max_shift,
+            shift=args.max_shift, tilt_deg=args.max_tilt,
         ),
     )
     return TrainingOptions(**plain)

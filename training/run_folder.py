@@ -12,12 +12,13 @@ import torch
 
 from networks import TransPoseNet, load_state_dict, save_network
 from training.names import run_name
+from training.optimizer import Optimizer
 from training.options import TrainingOptions
 
 DONE_FLAG = "FLAG_training_done.nodata"
 LOG_NAME = "output.log"
 STATE_NAME = "resume_state.pt"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _starting_point(checkpoints: Path) -> StartingPoint:
 
 
 def save_state(
-    path: Path, net: TransPoseNet, optimizer: torch.optim.Optimizer, *, images_seen: int, epoch: int, batch: int
+    path: Path, net: TransPoseNet, optimizer: Optimizer, *, images_seen: int, epoch: int, batch: int
 ) -> None:
     """Saves everything that the rest of the run depends on, atomically.
 
@@ -139,6 +140,7 @@ def save_state(
         "version": _STATE_VERSION,
         "network": net.state_dict(),
         "head_scale": net.head_scale,
+        "optimizer_kind": type(optimizer).__name__,
         "optimizer": optimizer.state_dict(),
         "images_seen": images_seen,
         "epoch": epoch,
@@ -165,8 +167,13 @@ def load_state(path: Path) -> dict:
     return state
 
 
-def restore(state: dict, net: TransPoseNet, optimizer: torch.optim.Optimizer) -> None:
-    """Puts a saved state into network, optimizer and random generators."""
+def restore(state: dict, net: TransPoseNet, optimizer: Optimizer) -> None:
+    """Puts a saved state into network, optimizer and random generators; ValueError for another optimizer's state."""
+    if state["optimizer_kind"] != type(optimizer).__name__:
+        raise ValueError(
+            f"the run was trained by {state['optimizer_kind']}, not by {type(optimizer).__name__}: "
+            "continue it with the --optimizer it was started with"
+        )
     net.head_scale = state["head_scale"]
     net.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])

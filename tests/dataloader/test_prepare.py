@@ -27,12 +27,12 @@ def reprojection_px(batch):
 
 
 @pytest.mark.parametrize("calibration", ["", "60 70 45 30"])
-@pytest.mark.parametrize("shift", [0.0, 0.3])
+@pytest.mark.parametrize("shift, tilt", [(0.0, 0.0), (0.3, 0.0), (0.0, 15.0), (0.1, 5.0)])
 @pytest.mark.parametrize("seed", range(5))
-def test_augmented_coordinates_reproject_onto_their_cells(plane_section, seed, shift, calibration):
+def test_augmented_coordinates_reproject_onto_their_cells(plane_section, seed, shift, tilt, calibration):
     raw = raw_batch(plane_section(2, calibration=calibration))
     batch = prepare_for_training(
-        raw, PREPROCESSING, "coord", AugmentationOptions(shift=shift), torch.Generator().manual_seed(seed)
+        raw, PREPROCESSING, "coord", AugmentationOptions(shift=shift, tilt_deg=tilt), torch.Generator().manual_seed(seed)
     )
     error_BN, depth_BN = reprojection_px(batch)
     valid_BN = batch.valid_B1hw.flatten(1)
@@ -45,12 +45,13 @@ def test_augmented_coordinates_reproject_onto_their_cells(plane_section, seed, s
     assert off_plane_m.max() < 3.0  # nearest-depth fallback at the border of the map
 
 
-def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section):
+@pytest.mark.parametrize("tilt", [0.0, 8.0])
+def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section, tilt):
     from tests.conftest import _plane_colour
 
     raw = raw_batch(plane_section(1, height=128, width=192, focal=128.0), image_height=128)
     identity = Preprocessing(128, rgb_mean=(0, 0, 0), rgb_std=(1, 1, 1))
-    options = AugmentationOptions(scale=(1.2, 1.2), brightness=0, contrast=0, shift=0.2)
+    options = AugmentationOptions(scale=(1.2, 1.2), brightness=0, contrast=0, shift=0.2, tilt_deg=tilt)
     batch = prepare_for_training(raw, identity, "coord", options, torch.Generator().manual_seed(3))
     inner = (slice(1, -1), slice(1, -1))
     points_3N = batch.labels_BChw[0][(slice(None), *inner)].flatten(1)
@@ -64,9 +65,23 @@ def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section):
     assert difference.mean() < 0.02
 
 
-def test_augmented_normals_turn_with_the_camera(plane_section):
-    raw = raw_batch(plane_section(2), task="normal")
-    batch = prepare_for_training(raw, PREPROCESSING, "normal", AugmentationOptions(), torch.Generator().manual_seed(1))
+def test_augmented_depths_are_those_of_the_augmented_coordinates(plane_section):
+    section, options = plane_section(2), AugmentationOptions(tilt_deg=10.0)
+    depth, coords = (
+        prepare_for_training(raw_batch(section, task), PREPROCESSING, task, options, torch.Generator().manual_seed(4))
+        for task in ("depth", "coord")
+    )
+    _, expected_BN = reprojection_px(coords)
+    assert torch.equal(depth.valid_B1hw, coords.valid_B1hw) and depth.valid_B1hw.float().mean() > 0.4
+    torch.testing.assert_close(
+        depth.labels_BChw.flatten(1)[depth.valid_B1hw.flatten(1)], expected_BN[depth.valid_B1hw.flatten(1)], rtol=1e-3, atol=0
+    )
+
+
+@pytest.mark.parametrize("tilt", [0.0, 12.0])
+def test_augmented_normals_turn_with_the_camera(plane_section, tilt):
+    raw, options = raw_batch(plane_section(2), task="normal"), AugmentationOptions(tilt_deg=tilt)
+    batch = prepare_for_training(raw, PREPROCESSING, "normal", options, torch.Generator().manual_seed(1))
     world = torch.einsum("bij,bjhw->bihw", batch.world_from_cam_B44[:, :3, :3], batch.labels_BChw)
     expected = torch.tensor([-0.1, 0, 1.0]) / torch.tensor(1.01).sqrt()
     errors = (world - expected[:, None, None]).abs().amax(1, keepdim=True)[batch.valid_B1hw]

@@ -89,9 +89,10 @@ def test_training_overfits_one_image(tmp_path, plane_section):
     assert (prediction - batch.labels_BChw).norm(dim=1).median() < 0.1 * spread
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monkeypatch, optimizer):
     plane_section(5)
-    arguments = [*SMALL, "--epochs", 4]
+    arguments = [*SMALL, "--epochs", 4, "--optimizer", optimizer]
     whole = train(options(tmp_path, *arguments, "--session", "whole"))
 
     import training.loop as loop
@@ -112,6 +113,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monk
     assert resumed.latest_name == "model_auto_resume.net"
     a, b = load_state_dict(whole.latest), load_state_dict(resumed.latest)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_goes_on_with_the_optimizer_it_was_started_with(tmp_path, plane_section, monkeypatch):
+    plane_section(2)
+    import training.loop as loop
+
+    def fails(self, raw):
+        raise ValueError("the disk is on fire")
+
+    monkeypatch.setattr(loop._Trainer, "_step", fails)
+    with pytest.raises(ValueError, match="on fire"):
+        train(options(tmp_path, *SMALL, "--epochs", 1, "--optimizer", "muon"))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="--optimizer it was started with"):
+        train(options(tmp_path, *SMALL, "--epochs", 1, "--auto_resume"))
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, plane_section):
@@ -215,6 +231,7 @@ def test_bad_data_is_named(tmp_path, plane_section, damage, message):
         (["--task", "colour"], "unknown task 'colour'"),
         (["--task", "coord", "--uncertainty", "maybe"], "maybe"),
         (["--task", "coord", "--epochs", "0"], "--epochs"),
+        (["--task", "coord", "--optimizer", "sgd"], "sgd"),
         (["--task", "coord", "--sim_data_chunk", "2"], "sim_data_chunk"),
         (["--task", "coord", "--real_only"], "real_only"),
         (["--task", "coord", "--real_data_domain", "mars"], "mars"),
