@@ -164,9 +164,7 @@ class _Trainer:
         self.options, self.run, self.net, self.dataset = options, run, net, dataset
         self.preprocessing, self.device, self.num_workers = preprocessing, device, num_workers
         self.loss = loss_for(options.task)
-        self.optimizer = build_optimizer(
-            options.optimizer, net, options.learningrate, bf16=uses_bf16(device, options.precision)
-        )
+        self.optimizer = build_optimizer(options.optimizer, net, options.learningrate)
         self.position = _Position()
         self.state_saved_at = time.monotonic()
 

@@ -25,12 +25,11 @@ class MuonWithAdam:
     Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
     """
 
-    def __init__(self, net: nn.Module, learning_rate: float, dtype: torch.dtype = torch.float32):
+    def __init__(self, net: nn.Module, learning_rate: float):
         convolutions = [p for p in net.parameters() if p.dim() == 4]
         hidden = {id(p) for p in convolutions[1:-1]}
         self._hidden = [p for p in net.parameters() if id(p) in hidden]
         self._momenta = [torch.zeros_like(p) for p in self._hidden]
-        self._dtype = dtype
         self._adam = torch.optim.Adam([p for p in net.parameters() if id(p) not in hidden], lr=learning_rate, fused=True)
 
     @property
@@ -47,15 +46,16 @@ class MuonWithAdam:
     def step(self) -> None:
         self._adam.step()
         rate = self.param_groups[0]["lr"]
+        moving, directions = [], []
         for weight, momentum in zip(self._hidden, self._momenta):
-            if weight.grad is None:
-                continue
-            momentum.lerp_(weight.grad, 1 - _MOMENTUM)
-            nesterov = torch.lerp(weight.grad, momentum, _MOMENTUM)
-            # Kernel positions before input channels: a view, for the channels-last weights of training.
-            rows = nesterov.permute(0, 2, 3, 1)
-            matrix = orthogonalised(rows.flatten(1).to(self._dtype)).to(weight.dtype)
-            step = matrix.view(rows.shape).permute(0, 3, 1, 2)
+            if weight.grad is not None:
+                momentum.lerp_(weight.grad, 1 - _MOMENTUM)
+                moving.append(weight)
+                # Kernel positions before input channels: a view, for the channels-last weights of training.
+                directions.append(torch.lerp(weight.grad, momentum, _MOMENTUM).permute(0, 2, 3, 1))
+        matrices = orthogonalised([direction.flatten(1) for direction in directions])
+        for weight, direction, matrix in zip(moving, directions, matrices):
+            step = matrix.reshape(direction.shape).permute(0, 3, 1, 2)
             weight.add_(step, alpha=-rate * max(matrix.shape) ** 0.5)
 
     def state_dict(self) -> dict:
@@ -70,27 +70,40 @@ class MuonWithAdam:
 Optimizer = torch.optim.Adam | MuonWithAdam
 
 
-def build_optimizer(name: str, net: nn.Module, learning_rate: float, *, bf16: bool) -> Optimizer:
-    """The optimizer called `name` over all parameters of `net`.
-
-    Args:
-        bf16: whether the device multiplies bfloat16 matrices quickly; Muon then uses them inside.
-    Raises:
-        ValueError: an unknown name.
-    """
+def build_optimizer(name: str, net: nn.Module, learning_rate: float) -> Optimizer:
+    """The optimizer called `name` over all parameters of `net`; ValueError for an unknown name."""
     if name == "adam":
         return torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
     if name == "muon":
-        return MuonWithAdam(net, learning_rate, torch.bfloat16 if bf16 else torch.float32)
+        return MuonWithAdam(net, learning_rate)
     raise ValueError(f"unknown --optimizer {name!r}; choose from {list(OPTIMIZERS)}")
 
 
-def orthogonalised(matrix_NM: torch.Tensor) -> torch.Tensor:
-    """A matrix with the singular vectors of `matrix_NM` and all non-zero singular values near one (0.7 to 1.2)."""
+def orthogonalised(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Float32 matrices with the given ones' singular vectors and with all singular values near one (0.7 to 1.2).
+
+    Works on the small Gram matrices, those of one size at once: x -> p(x x^T) x leaves x as the last factor of every
+    iteration, so that only the first and the last product see the whole of x.
+    """
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    wide = [x / x.norm().clamp(min=1e-7) for x in wide]
+    results: list[torch.Tensor] = list(wide)
+    for size in sorted({x.shape[0] for x in wide}):
+        members = [i for i, x in enumerate(wide) if x.shape[0] == size]
+        factors = _iterated_polynomial(torch.stack([wide[i] @ wide[i].T for i in members]))
+        for i, factor in zip(members, factors):
+            results[i] = factor @ wide[i]
+    return [y.T if matrix.shape[0] > matrix.shape[1] else y for matrix, y in zip(matrices, results)]
+
+
+def _iterated_polynomial(gram_Nnn: torch.Tensor) -> torch.Tensor:
+    """The factors [N, n, n] that the iterations put before matrices whose Gram matrices are given."""
     a, b, c = _COEFFICIENTS
-    x = matrix_NM.T if matrix_NM.shape[0] > matrix_NM.shape[1] else matrix_NM
-    x = x / x.norm().clamp(min=1e-7)
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix_NM.shape[0] > matrix_NM.shape[1] else x
+    product_Nnn = None
+    for iteration in range(_ITERATIONS):
+        factor_Nnn = torch.baddbmm(gram_Nnn, gram_Nnn, gram_Nnn, beta=b, alpha=c)
+        factor_Nnn.diagonal(dim1=1, dim2=2).add_(a)
+        product_Nnn = factor_Nnn if product_Nnn is None else factor_Nnn @ product_Nnn
+        if iteration + 1 < _ITERATIONS:
+            gram_Nnn = factor_Nnn @ gram_Nnn @ factor_Nnn
+    return product_Nnn
