@@ -40,8 +40,7 @@ if [ -z "$photos" ]; then
   scene=demo
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
-  recipe="--jitter 0.2 --colour_jitter 0.1"
-  pretrain_epochs=15 finetune_epochs=10 finetune_lr=0.001 finetune_height=112 real_share=0.5
+  pretrain_epochs=15 finetune_epochs=10 real_share=0.5
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
@@ -64,11 +63,10 @@ PY
     --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2400}" \
     --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 \
     --width "$width" --height "$height" --focal "$focal" --resume
-  recipe=""
-  pretrain_epochs=10 finetune_epochs=7 finetune_lr=0.0005 finetune_height=160 real_share=0.3
+  pretrain_epochs=10 finetune_epochs=10 real_share=0.4
 fi
-recipe="$recipe --lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
-recipe="$recipe --max_angle 10 --scale_range 0.9 1.1"
+recipe="--optimizer muon --lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
+recipe="$recipe --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1"
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
 # the annealed end of a run is worth validating.
@@ -97,7 +95,7 @@ finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-
 pretrain_epochs="${PRETRAIN_EPOCHS:-$pretrain_epochs}" finetune_epochs="${FINETUNE_EPOCHS:-$finetune_epochs}"
 
 step "pre-training on synthetic images"
-EPOCHS="$pretrain_epochs" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-0.001}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
+EPOCHS="$pretrain_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0008}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
   EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
 step "validation and selection on val_sim"
 if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
@@ -106,8 +104,7 @@ if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
 fi
 
 step "fine-tuning on real-synthetic pairs"
-EPOCHS="$finetune_epochs" BATCH_SIZE="${BATCH_SIZE:-4}" LR="${LR:-$finetune_lr}" \
-  IMAGE_HEIGHT="${IMAGE_HEIGHT:-$finetune_height}" \
+EPOCHS="$finetune_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0005}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
   EXTRA_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
   script_clean_training/encoder_finetune.sh "$scene" coord TINY
 step "validation and selection on val_drone_real"
