@@ -42,6 +42,25 @@ class View:
         return np.isfinite(self.depth_hw)
 
 
+@dataclass(frozen=True)
+class Backdrop:
+    """What rays below the horizon show that leave the data: the orthophoto from elsewhere, turned and mirrored.
+
+    Photos show something beyond the border of the geodata; rendered with a constant colour there, views teach a network to
+    read its position off that border.
+
+    Attributes:
+        angle_rad: turn of the orthophoto. shift_xy: where it goes, in units of its extent.
+    """
+
+    angle_rad: float
+    shift_xy: tuple[float, float]
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator) -> Backdrop:
+        return cls(generator.uniform(-np.pi, np.pi), tuple(generator.uniform(0, 2, 2)))
+
+
 class Renderer:
     """Renders views of a scene by casting rays at its surface. Thread-safe."""
 
@@ -50,24 +69,28 @@ class Renderer:
         if label_stride < 1:
             raise ValueError(f"label_stride must be at least 1, got {label_stride}")
         self.scene, self.label_stride = scene, label_stride
+        self._ground_m = float(np.nanmedian(scene.heights_rc))
 
     def visible_fraction(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> float:
         """Share of the network grid's cells that see the surface."""
         direction_N3 = pixel_directions(world_from_cam_44, K_33, *_cell_centres(width, height, STRIDE))
         return float(self._cast(world_from_cam_44, direction_N3).hit_N.mean())
 
-    def render(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> View:
+    def render(
+        self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int, backdrop: Backdrop | None = None
+    ) -> View:
         """Renders one view.
 
         Args:
             world_from_cam_44: pose, OpenCV camera axes, metres.
             K_33: intrinsics in continuous pixels (the image spans [0, width] x [0, height]), zero skew.
+            backdrop: what shows beyond the data; None: the orthophoto's mean colour.
         """
         pixel_x, pixel_y = _cell_centres(width, height, 1)
         direction_N3 = pixel_directions(world_from_cam_44, K_33, pixel_x, pixel_y)
         hits = self._cast(world_from_cam_44, direction_N3)
-        rgb_N3 = self._colour(world_from_cam_44, K_33, direction_N3, hits, 1.0)
-        self._smooth_edges(rgb_N3, world_from_cam_44, K_33, hits, width, height)
+        rgb_N3 = self._colour(world_from_cam_44, K_33, direction_N3, hits, 1.0, backdrop)
+        self._smooth_edges(rgb_N3, world_from_cam_44, K_33, hits, width, height, backdrop)
         coords_3hw, depth_hw, normal_3hw = self._labels(world_from_cam_44, K_33, direction_N3, hits, width, height)
         return View(
             np.clip(np.rint(rgb_N3), 0, 255).astype(np.uint8).reshape(height, width, 3),
@@ -81,12 +104,15 @@ class Renderer:
         origin_N3 = np.broadcast_to(world_from_cam_44[:3, 3].astype(np.float32), direction_N3.shape)
         return self.scene.raycaster.cast(origin_N3, direction_N3)
 
-    def _colour(self, world_from_cam_44, K_33, direction_N3, hits: Hits, pixel_size: float) -> np.ndarray:
+    def _colour(
+        self, world_from_cam_44, K_33, direction_N3, hits: Hits, pixel_size: float, backdrop: Backdrop | None
+    ) -> np.ndarray:
         """Colour float32 [N, 3] of rays that each stand for a pixel_size x pixel_size part of the image."""
         colour_N3 = np.empty((len(direction_N3), 3), np.float32)
         hit_N = hits.hit_N
         if not hit_N.all():
-            colour_N3[~hit_N] = self._background(direction_N3[~hit_N])
+            beyond_N3 = self._beyond(world_from_cam_44, K_33, direction_N3[~hit_N], pixel_size, backdrop)
+            colour_N3[~hit_N] = _below_sky(direction_N3[~hit_N], beyond_N3)
         which = slice(None) if hit_N.all() else np.flatnonzero(hit_N)
         direction, t, normal = direction_N3[which], hits.t_N[which], hits.normal_N3[which]
         if len(direction) == 0:
@@ -108,15 +134,27 @@ class Renderer:
         colour_N3[which] = self.scene.texture.sample(u, v, Footprint(u_x, u_y, v_x, v_y))
         return colour_N3
 
-    def _background(self, direction_N3: np.ndarray) -> np.ndarray:
-        """Sky above the horizon; below it, beyond the data, the orthophoto's mean colour, blended over 3 degrees."""
-        sine_N = direction_N3[:, 2] / np.linalg.norm(direction_N3, axis=1)
-        up = np.clip(sine_N, 0, 1)[:, None] ** np.float32(0.6)
-        sky_N3 = _SKY_HORIZON + up * (_SKY_ZENITH - _SKY_HORIZON)
-        below = np.clip(-sine_N / np.sin(np.deg2rad(3.0)), 0, 1)[:, None].astype(np.float32)
-        return sky_N3 + below * (self.scene.texture.mean_colour_3.astype(np.float32) - sky_N3)
+    def _beyond(
+        self, world_from_cam_44, K_33, direction_N3: np.ndarray, pixel_size: float, backdrop: Backdrop | None
+    ) -> np.ndarray:
+        """Colour float32, [N, 3] or [3], of what lies below the horizon and beyond the data."""
+        texture, grid = self.scene.texture, self.scene.ortho_grid
+        above_m = world_from_cam_44[2, 3] - self._ground_m
+        if backdrop is None or above_m <= 0:
+            return texture.mean_colour_3.astype(np.float32)
+        # On a plane at the ground's height; rays close to the horizon or above it end in the sky anyway.
+        t_N = np.float32(above_m) / np.maximum(-direction_N3[:, 2], np.float32(0.01))
+        x, y = _plan_position(world_from_cam_44, direction_N3, t_N)
+        cosine, sine = np.float32(np.cos(backdrop.angle_rad)), np.float32(np.sin(backdrop.angle_rad))
+        u = grid.columns(cosine * x - sine * y).astype(np.float32) + np.float32(backdrop.shift_xy[0] * grid.cols)
+        v = grid.rows_of(sine * x + cosine * y).astype(np.float32) + np.float32(backdrop.shift_xy[1] * grid.rows)
+        size = t_N * np.float32(pixel_size / K_33[0, 0] / grid.step_x)
+        none = np.zeros_like(size)
+        return texture.sample(_mirrored(u, grid.cols), _mirrored(v, grid.rows), Footprint(size, none, none, size))
 
-    def _smooth_edges(self, rgb_N3, world_from_cam_44, K_33, hits: Hits, width: int, height: int) -> None:
+    def _smooth_edges(
+        self, rgb_N3, world_from_cam_44, K_33, hits: Hits, width: int, height: int, backdrop: Backdrop | None
+    ) -> None:
         """Replaces the colour of pixels on depth edges by the mean of eight sub-pixel rays, in place."""
         edge = np.flatnonzero(_depth_edges(hits.t_N.reshape(height, width), K_33))
         if len(edge) == 0:
@@ -124,7 +162,8 @@ class Renderer:
         x = ((edge % width)[:, None] + _EDGE_OFFSETS_82[:, 0]).ravel()
         y = ((edge // width)[:, None] + _EDGE_OFFSETS_82[:, 1]).ravel()
         direction_N3 = pixel_directions(world_from_cam_44, K_33, x, y)
-        fine = self._colour(world_from_cam_44, K_33, direction_N3, self._cast(world_from_cam_44, direction_N3), 0.4)
+        hits = self._cast(world_from_cam_44, direction_N3)
+        fine = self._colour(world_from_cam_44, K_33, direction_N3, hits, 0.4, backdrop)
         rgb_N3[edge] = fine.reshape(len(edge), -1, 3).mean(axis=1)
 
     def _codes(self, world_from_cam_44, direction_N3, hits: Hits) -> np.ndarray:
@@ -160,6 +199,20 @@ class Renderer:
             t_N.reshape(h, w).astype(np.float32),
             normal_N3.T.reshape(3, h, w).astype(np.float32),
         )
+
+
+def _below_sky(direction_N3: np.ndarray, ground_N3: np.ndarray) -> np.ndarray:
+    """Sky above the horizon, the given colours below it, blended over 3 degrees."""
+    sine_N = direction_N3[:, 2] / np.linalg.norm(direction_N3, axis=1)
+    up = np.clip(sine_N, 0, 1)[:, None] ** np.float32(0.6)
+    sky_N3 = _SKY_HORIZON + up * (_SKY_ZENITH - _SKY_HORIZON)
+    below = np.clip(-sine_N / np.sin(np.deg2rad(3.0)), 0, 1)[:, None].astype(np.float32)
+    return sky_N3 + below * (ground_N3 - sky_N3)
+
+
+def _mirrored(position_N: np.ndarray, size: int) -> np.ndarray:
+    """Positions brought into [0, size] by reflection at both ends."""
+    return np.float32(size) - np.abs(np.mod(position_N, np.float32(2 * size)) - np.float32(size))
 
 
 def _cell_centres(width: int, height: int, stride: int) -> tuple[np.ndarray, np.ndarray]:

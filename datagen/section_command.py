@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
 
 from datagen import cameras as camera_files
 from datagen import sampling, sections
@@ -21,12 +24,13 @@ from datagen.common_arguments import (
     sections_to_make,
     share,
 )
-from datagen.render import Renderer
+from datagen.render import Backdrop, Renderer, View
 from datagen.scene import GeoScene
 
 log = logging.getLogger(__name__)
 
 _FULLSIZE_SUFFIX = "-fullsize"
+_BACKDROPS = ("plain", "elsewhere")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     image.add_argument("--height", type=positive, default=480)
     image.add_argument("--focal", type=focal_length, default=480.0, help="focal length in pixels (%(default)s)")
     image.add_argument("--fullsize", action="store_true", help=f"labels at every pixel, in SCENE{_FULLSIZE_SUFFIX}")
+    image.add_argument(
+        "--backdrop",
+        choices=_BACKDROPS,
+        default=_BACKDROPS[0],
+        help="what shows where the data end: the orthophoto's mean colour, or parts of it from elsewhere, different in "
+        "every view, so that a network does not learn the border (%(default)s)",
+    )
     parser.add_argument(
         "--section",
         type=scene_name,
@@ -116,7 +127,9 @@ def run(args: argparse.Namespace) -> None:
     with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
         sections.for_each(
             [by_stem[stem] for stem in sorted(folder_of)],
-            lambda camera: sections.write_sample(staged[folder_of[camera.stem]], camera, _render(renderer, camera)),
+            lambda camera: sections.write_sample(
+                staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)
+            ),
             workers=args.workers,
             description=f"rendering {args.scene}",
             postfix={"rejected": rejected},
@@ -128,8 +141,11 @@ def run(args: argparse.Namespace) -> None:
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(stems)})" for name, stems in parts.items()))
 
 
-def _render(renderer: Renderer, camera: Camera):
-    return renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
+def _render(args: argparse.Namespace, renderer: Renderer, camera: Camera) -> View:
+    backdrop = None
+    if args.backdrop == "elsewhere":
+        backdrop = Backdrop.drawn(np.random.default_rng((args.seed, zlib.crc32(camera.stem.encode()))))
+    return renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height, backdrop)
 
 
 def _settings(args: argparse.Namespace, views: sampling.Preset | list[Camera]) -> dict:
@@ -146,6 +162,7 @@ def _settings(args: argparse.Namespace, views: sampling.Preset | list[Camera]) -
         "width": args.width,
         "height": args.height,
         "focal": args.focal,
+        "backdrop": args.backdrop,
     }
     if args.preset:
         settings["preset"] = json.loads(args.preset.read_text())

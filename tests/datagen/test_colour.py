@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datagen.cameras import centred_intrinsics
-from datagen.render import Renderer
+from datagen.render import Backdrop, Renderer
 from datagen.texture import Footprint, Texture
 
 from .synthetic import block_height, noise_colour
@@ -107,3 +107,34 @@ def test_tiles_of_a_large_level_join_without_a_seam(monkeypatch):
     whole = Texture(colour).sample(u, v, footprint)
     monkeypatch.setattr("datagen.texture._TILE", 32)
     assert np.abs(Texture(colour).sample(u, v, footprint) - whole).max() <= 1
+
+
+def test_backdrop_shows_other_ground_beyond_the_data_and_nothing_else_changes(make_geodata):
+    scene = make_geodata(height=FLAT).open()
+    renderer, K_33 = Renderer(scene), centred_intrinsics(120.0, 180, 120)
+    # Over the eastern border, looking down and a little to the north: half of the view is off the data.
+    camera_pose = pose(100, 0, 60, 0, -80, 0)
+    plain = renderer.render(camera_pose, K_33, 180, 120)
+    backdrops = [Backdrop(0.0, (0.0, 0.0)), Backdrop(1.0, (0.3, 1.6)), Backdrop.drawn(np.random.default_rng(1))]
+    views = [renderer.render(camera_pose, K_33, 180, 120, backdrop) for backdrop in backdrops]
+    off = plain.semantics_HW == 0
+    off[:, :94] = False  # not the border itself, whose pixels are a mixture
+    assert off.mean() == pytest.approx(0.48, abs=0.05) and plain.rgb_HW3[off].std(axis=0).max() == 0
+    for view in views:
+        assert (view.rgb_HW3[:, :86] == plain.rgb_HW3[:, :86]).all() and view.rgb_HW3[off].std(axis=0).min() > 20
+        np.testing.assert_array_equal(view.depth_hw, plain.depth_hw)
+    assert np.abs(views[1].rgb_HW3[off].astype(int) - views[2].rgb_HW3[off]).mean() > 20
+    # Neither turned nor shifted, it is the mirror image of the data at their border.
+    level = renderer.render(pose(100, 0, 60, 0, -90, 0), K_33, 180, 120, backdrops[0]).rgb_HW3.astype(int)
+    assert np.abs(level - level[:, ::-1])[:, :85].max() <= 3
+
+
+def test_backdrop_ends_at_the_horizon(make_geodata):
+    scene = make_geodata(height=FLAT).open()
+    renderer, K_33 = Renderer(scene), centred_intrinsics(120.0, 180, 120)
+    level = pose(0, 90, 20, 0, 0, 0)
+    plain = renderer.render(level, K_33, 180, 120)
+    view = renderer.render(level, K_33, 180, 120, Backdrop(1.0, (0.3, 0.6)))
+    assert (view.rgb_HW3[:59] == plain.rgb_HW3[:59]).all() and (view.rgb_HW3[70:] != plain.rgb_HW3[70:]).any()
+    below = renderer.render(pose(0, 0, -20, 0, 0, 0), K_33, 180, 120, Backdrop(1.0, (0.3, 0.6)))
+    assert below.rgb_HW3.shape == (120, 180, 3)

@@ -103,6 +103,17 @@ def test_around_the_training_photos_of_a_flight(run, tmp_path):
     assert len(positions) == 12 and positions[:, 0].max() <= 15.01 and positions[:, 0].min() >= -35.01
 
 
+def test_backdrop_changes_pixels_beyond_the_data_only(run, tmp_path):
+    folder = tmp_path / "poses"
+    folder.mkdir()
+    np.savetxt(folder / "border.txt", pose(90, 0, 50, 0, -90, 0))
+    views, kinds = ("--poses", str(folder)), {"a": "plain", "b": "elsewhere", "c": "elsewhere"}
+    made = {out: run("--section", "x", "--backdrop", kind, views=views, out=out)[1] for out, kind in kinds.items()}
+    plain, elsewhere, again = (content(scene_dir / "x") for scene_dir in made.values())
+    assert {name for name in plain if plain[name] != elsewhere[name]} == {"rgb/border.png"}
+    assert again == elsewhere
+
+
 def test_fullsize_labels_have_their_own_scene_folder(run, tmp_path):
     code, scene_dir = run("--fullsize", "--num_images", "2")
     assert code == 0 and not scene_dir.exists()

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""What an optimizer reaches with how many images and seconds, on one data set, one run after the other.
+
+    python benchmarks/optimizer_progress.py demo --runs muon:4:8e-4 adam:4:1e-3 adam:12:1e-3
+
+A run is OPTIMIZER:EPOCHS:RATE. Each pre-trains the tiny network by the quickstart's flags in a temporary folder and is
+then tested on val_sim, which it has not seen.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = (
+    "--tiny --image_height 112 --real_data_chunk 0 --lr_schedule onecycle --depth_relative --inittolerance 0.25 "
+    "--mindepth 0.2 --softclamp 20 --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 "
+    "--colour_jitter 0.1"
+).split()
+
+
+def run(*command: str) -> None:
+    result = subprocess.run([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stderr[-2000:]}")
+
+
+def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) -> tuple[int, float, dict]:
+    """Images, seconds of training and the summary on val_sim."""
+    optimizer, epochs, rate = specification.split(":")
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run("train_single_task.py", scene, "--task", "coord", "--datasets_dir", datasets_dir, "--output_dir", folder,
+            "--optimizer", optimizer, "--epochs", epochs, "-lr", rate, "--batch_size", str(batch_size), *RECIPE)
+        seconds = time.perf_counter() - start
+        weights = max(Path(folder).glob("*/ckpt_iter_*.net"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
+        run("test_single_task.py", scene, "--task", "coord", "--section", "val_sim", "--datasets_dir", datasets_dir,
+            "--network_in", str(weights))
+        report = json.loads(next(weights.parent.glob("results_*.json")).read_text())
+        return int(weights.stem.rsplit("_", 1)[1]), seconds, report["evaluations"][0]["summary"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scene")
+    parser.add_argument("--datasets_dir", default=os.environ.get("DATASETS_DIR", "datasets"))
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--runs", nargs="+", default=["muon:4:8e-4", "adam:4:1e-3", "adam:12:1e-3"])
+    args = parser.parse_args()
+    print("optimizer:epochs:rate     images  seconds  val_sim median")
+    for specification in args.runs:
+        images, seconds, summary = reached(args.scene, os.path.abspath(args.datasets_dir), args.batch_size, specification)
+        position_m, rotation_deg = summary["translation_m"]["median"], summary["rotation_deg"]["median"]
+        print(f"{specification:24} {images:7d} {seconds:8.0f}  {position_m:.2f} m, {rotation_deg:.2f} deg", flush=True)
+
+
+if __name__ == "__main__":
+    main()
