@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = (
     "--tiny --image_height 112 --real_data_chunk 0 --lr_schedule onecycle --depth_relative --inittolerance 0.25 "
     "--mindepth 0.2 --softclamp 20 --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 "
-    "--colour_jitter 0.1"
+    "--colour_jitter 0.1 --shading 0.35"
 ).split()
 
 

@@ -24,6 +24,8 @@ from tasks import TASKS
 
 # Neighbouring cells whose inverse depths differ by more than this ratio belong to different surfaces.
 _MAX_INVERSE_DEPTH_RATIO = 1.1
+# Rows and columns of the grid on which the shading augmentation draws.
+_SHADING_NODES = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class AugmentationOptions:
         tilt_deg: turn of the optical axis, uniform in +-tilt_deg about both image axes, one value per batch.
         brightness, contrast: multiplicative jitter, per image.
         colour: additional gain per colour channel, per image.
+        shading: smooth gain over the image, uniform in +-shading at the nodes of a coarse grid and half of that more per
+            colour channel, per image: light, vignetting and mosaicked orthophotos differ so from photo to photo.
         shift: the principal point moves by up to this share of the image size, per batch: other parts of a photo come
             to lie in the middle, as if the sensor had been displaced.
     """
@@ -47,6 +51,7 @@ class AugmentationOptions:
     colour: float = 0.0
     shift: float = 0.0
     tilt_deg: float = 0.0
+    shading: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ def prepare_for_training(
     """
     B, H, W = raw.images_BHW3.shape[:3]
     uniform = torch.rand((6 + 5 * B,), generator=generator, dtype=torch.float64)
+    shading_BcHW = _shading(raw.images_BHW3, options.shading, generator) if options.shading else None
     scale = options.scale[0] + (options.scale[1] - options.scale[0]) * uniform[0].item()
     roll_rad = math.radians(options.angle_deg) * (2 * uniform[1].item() - 1)
     tilt_rad = (math.radians(options.tilt_deg) * (2 * uniform[4:6] - 1)).tolist()
@@ -128,7 +134,7 @@ def prepare_for_training(
     size = math.ceil(H * scale), math.ceil(W * scale)
     # Interpolation is quickest on planar images.
     planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()
-    images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3)
+    images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3, shading_BcHW)
     old_from_new_44 = (rotation_xy(*tilt_rad) @ rotation_z(roll_rad)).to(raw.world_from_cam_B44)
     images_B3HW = _warp(images_B3HW, raw.K_image_B33, K_B33, old_from_new_44[:3, :3], size)
 
@@ -147,6 +153,15 @@ def _photometric(
     brightness_B3 = 1 + options.brightness * signed_B5[:, :1] + options.colour * signed_B5[:, 2:]
     contrast_B1 = 1 + options.contrast * signed_B5[:, 1:2]
     return brightness_B3 * contrast_B1, (1 - contrast_B1) * mean_B1 * brightness_B3
+
+
+def _shading(images_BHW3: torch.Tensor, amplitude: float, generator: torch.Generator) -> torch.Tensor:
+    """Smooth random gain [B, 3, H, W] about one."""
+    B, H, W = images_BHW3.shape[:3]
+    # Drawn on the CPU, so that every device sees the same.
+    signed_B4hw = 2 * torch.rand((B, 4, *_SHADING_NODES), generator=generator) - 1
+    nodes_B3hw = (1 + amplitude * (signed_B4hw[:, :1] + 0.5 * signed_B4hw[:, 1:])).to(images_BHW3.device)
+    return F.interpolate(nodes_B3hw, (H, W), mode="bilinear", align_corners=True)
 
 
 def _source_rays(K_dst_B33: torch.Tensor, R_33: torch.Tensor, xy_px_2N: torch.Tensor) -> torch.Tensor:

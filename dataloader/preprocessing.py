@@ -30,11 +30,11 @@ class Preprocessing:
     rgb_std: tuple[float, ...] = (0.1823, 0.1701, 0.1854)
 
     def normalise(self, images_B3HW: torch.Tensor, gain_B: torch.Tensor | None = None,
-                  offset_B: torch.Tensor | None = None) -> torch.Tensor:
+                  offset_B: torch.Tensor | None = None, shading_B3HW: torch.Tensor | None = None) -> torch.Tensor:
         """uint8 RGB [B, 3, H, W] to normalised float32 [B, 3 or 1, H, W].
 
         An optional photometric change, in units of [0, 1] images, x -> gain x + offset per image (or per image and
-        channel, [B, 3]) is folded into the same pass over the pixels.
+        channel, [B, 3]) is folded into the same pass over the pixels; an optional shading multiplies x beforehand.
         """
         mean_C, std_C = torch.tensor(self.rgb_mean), torch.tensor(self.rgb_std)
         gain_BC = torch.ones(1, 1) if gain_B is None else gain_B.cpu().reshape(len(images_B3HW), -1)
@@ -46,6 +46,9 @@ class Preprocessing:
         if self.grayscale:
             luma_3 = torch.tensor(_LUMA, device=images_B3HW.device)
             images_B3HW = torch.einsum("bchw,c->bhw", images_B3HW.float(), luma_3)[:, None]
+            shading_B3HW = None if shading_B3HW is None else shading_B3HW.mean(1, keepdim=True)
+        if shading_B3HW is not None:
+            scale = scale * shading_B3HW
         # uint8 times float: conversion and scaling are one pass over the pixels.
         return (images_B3HW * scale).add_(shift)
 

@@ -63,10 +63,10 @@ PY
     --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2400}" \
     --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 --min_valid 0.5 --backdrop elsewhere \
     --width "$width" --height "$height" --focal "$focal" --resume
-  pretrain_epochs=12 finetune_epochs=13 real_share=0.2
+  pretrain_epochs=11 finetune_epochs=12 real_share=0.2
 fi
 recipe="--optimizer muon --lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
-recipe="$recipe --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1"
+recipe="$recipe --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1 --shading 0.35"
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
 # the annealed end of a run is worth validating.

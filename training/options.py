@@ -84,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="brightness and contrast jitter (default %(default)s)")
     data.add_argument("--colour_jitter", type=float, default=augmentation.colour,
                       help="additional gain jitter per colour channel (default %(default)s)")
+    data.add_argument("--shading", type=float, default=augmentation.shading,
+                      help="smooth brightness and colour changes over the image (default %(default)s)")
     data.add_argument("--max_angle", type=float, default=augmentation.angle_deg, metavar="DEG",
                       help="rotation augmentation, +- degrees (default %(default)s)")
     data.add_argument("--max_tilt", type=float, default=augmentation.tilt_deg, metavar="DEG",
@@ -148,7 +150,7 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
     schedule = args.lr_schedule or ("constant" if args.no_lr_scheduling else "step")
     if schedule not in LR_SCHEDULES:
         raise ValueError(f"unknown --lr_schedule {schedule!r}; choose from {sorted(LR_SCHEDULES)}")
-    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5)):
+    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("shading", 0.6), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5)):
         if not 0 <= getattr(args, name) <= most:
             raise ValueError(f"--{name} must lie in [0, {most:g}], got {getattr(args, name)}")
     low, high = args.scale_range
@@ -162,7 +164,7 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
         loss=LossOptions(args.inittolerance, args.mindepth, args.softclamp, args.hardclamp),
         augmentation=AugmentationOptions(
             (low, high), args.max_angle, brightness=args.jitter, contrast=args.jitter, colour=args.colour_jitter,
-            shift=args.max_shift, tilt_deg=args.max_tilt,
+            shift=args.max_shift, tilt_deg=args.max_tilt, shading=args.shading,
         ),
     )
     return TrainingOptions(**plain)

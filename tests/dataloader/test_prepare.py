@@ -125,6 +125,23 @@ def test_semantics_follow_the_image(plane_section):
     assert set(batch.labels_BChw.unique().tolist()) == {0, 1, 4}
 
 
+def test_shading_is_smooth_and_different_in_every_image_and_channel(plane_section):
+    raw = raw_batch(plane_section(2))
+    still = dict(scale=(1, 1), angle_deg=0, brightness=0, contrast=0)
+    raw.images_BHW3.fill_(100)
+    identity = Preprocessing(64, rgb_mean=(0, 0, 0), rgb_std=(1, 1, 1))
+    options = AugmentationOptions(**still, shading=0.2)
+    gain = prepare_for_training(raw, identity, "coord", options, torch.Generator().manual_seed(5)).images_B3HW * 2.55
+    assert (gain - 1).abs().max() <= 0.3 and gain.std(dim=(2, 3)).min() > 0.03
+    assert gain.diff(dim=2).abs().max() < 0.04 and gain.diff(dim=3).abs().max() < 0.04
+    assert (gain[0] - gain[1]).abs().mean() > 0.03 and (gain[:, 0] - gain[:, 1]).abs().mean() > 0.01
+    # What it does not touch, and what grey input makes of it.
+    plain = prepare_for_training(raw, identity, "coord", AugmentationOptions(**still), torch.Generator().manual_seed(5))
+    assert torch.allclose(plain.images_B3HW * 2.55, torch.ones(()), atol=1e-5)
+    grey = Preprocessing(64, grayscale=True, rgb_mean=(0.4,), rgb_std=(0.2,))
+    assert prepare_for_training(raw, grey, "coord", options, torch.Generator().manual_seed(5)).images_B3HW.shape[1] == 1
+
+
 def test_grey_input_has_one_channel(plane_section):
     grey = Preprocessing(64, True, (0.4308,), (0.1724,))
     batch = prepare_for_training(
