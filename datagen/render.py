@@ -162,8 +162,8 @@ class Renderer:
         x = ((edge % width)[:, None] + _EDGE_OFFSETS_82[:, 0]).ravel()
         y = ((edge // width)[:, None] + _EDGE_OFFSETS_82[:, 1]).ravel()
         direction_N3 = pixel_directions(world_from_cam_44, K_33, x, y)
-        hits = self._cast(world_from_cam_44, direction_N3)
-        fine = self._colour(world_from_cam_44, K_33, direction_N3, hits, 0.4, backdrop)
+        fine_hits = self._cast(world_from_cam_44, direction_N3)
+        fine = self._colour(world_from_cam_44, K_33, direction_N3, fine_hits, 0.4, backdrop)
         rgb_N3[edge] = fine.reshape(len(edge), -1, 3).mean(axis=1)
 
     def _codes(self, world_from_cam_44, direction_N3, hits: Hits) -> np.ndarray:

@@ -135,11 +135,12 @@ def prepare_for_training(
     # Interpolation is quickest on planar images.
     planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()
     images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3, shading_BcHW)
-    old_from_new_44 = (rotation_xy(*tilt_rad) @ rotation_z(roll_rad)).to(raw.world_from_cam_B44)
+    # Stays on the CPU: `_image_grid` looks at it, which would make a GPU wait.
+    old_from_new_44 = rotation_xy(*tilt_rad) @ rotation_z(roll_rad)
     images_B3HW = _warp(images_B3HW, raw.K_image_B33, K_B33, old_from_new_44[:3, :3], size)
 
     labels, valid = _resample_labels(raw, task, K_B33, old_from_new_44[:3, :3], size)
-    pose_B44 = raw.world_from_cam_B44 @ old_from_new_44
+    pose_B44 = raw.world_from_cam_B44 @ old_from_new_44.to(raw.world_from_cam_B44)
     return Batch(images_B3HW, labels, valid, pose_B44.float(), K_B33.float(), raw.stems)
 
 
@@ -201,7 +202,7 @@ def _warp(
 def _image_grid(
     K_src_B33: torch.Tensor, K_dst_B33: torch.Tensor, R_33: torch.Tensor, src_size: tuple[int, int], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sampling grid [B, H, W, 2] of the destination's pixel centres."""
+    """Sampling grid [B, H, W, 2] of the destination's pixel centres; R_33 on the CPU."""
     H, W = size
     options = {"dtype": K_src_B33.dtype, "device": K_src_B33.device}
     if R_33[2, 2] == 1:

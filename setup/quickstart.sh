@@ -35,7 +35,7 @@ started=$SECONDS
 
 step() { echo; echo "== [$((SECONDS - started)) s] $*"; }
 
-# The recipe's numbers are explained in the README, "Training that gets there".
+# The recipe's numbers, here and in setup/miniature_recipe.txt, are explained in the README, "Training that gets there".
 if [ -z "$photos" ]; then
   scene=demo
   step "data set: the embedded landscape, surveyed once and photographed later"
@@ -65,8 +65,8 @@ PY
     --width "$width" --height "$height" --focal "$focal" --resume
   pretrain_epochs=11 finetune_epochs=12 real_share=0.2
 fi
-recipe="--optimizer muon --lr_schedule onecycle --depth_relative --inittolerance 0.25 --mindepth 0.2 --softclamp 20"
-recipe="$recipe --max_angle 10 --max_tilt 3 --max_shift 0.1 --scale_range 0.9 1.1 --jitter 0.2 --colour_jitter 0.1 --shading 0.35"
+recipe="$(tr '\n' ' ' <setup/miniature_recipe.txt)"
+recipe="${recipe% }"
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
 # the annealed end of a run is worth validating.

@@ -36,15 +36,11 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(_CPU_BF16_FLAGS & set(flags.split()))
 
 
-def uses_bf16(device: torch.device, precision: str) -> bool:
-    """Whether to multiply in bfloat16: on `auto` where the device is quick at it. ValueError for an unknown precision."""
+def autocast_for(device: torch.device, precision: str) -> AbstractContextManager:
+    """Autocast to bf16 where the device multiplies in it, else float32. ValueError for an unknown precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown --precision {precision!r}; choose from {list(PRECISIONS)}")
     if precision == "auto":
-        return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
-    return precision == "bf16"
-
-
-def autocast_for(device: torch.device, precision: str) -> AbstractContextManager:
-    """Autocast to bfloat16 where `uses_bf16`, else float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(device, precision))
+        capable = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+        precision = "bf16" if capable else "float32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

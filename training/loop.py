@@ -26,7 +26,7 @@ from loss import loss_for
 from networks import Architecture, TransPoseNet, load_state_dict, save_network
 from networks.architecture import architecture_of
 from tasks import TASKS
-from training.device import autocast_for, choose_device, uses_bf16
+from training.device import autocast_for, choose_device
 from training.log import TrainingLog
 from training.names import run_name
 from training.optimizer import build_optimizer
@@ -114,7 +114,7 @@ def train(options: TrainingOptions) -> RunFolder:
         FloatingPointError: the loss is no longer finite.
     """
     device = choose_device(options.device)
-    uses_bf16(device, options.precision)  # refuses an unknown precision before any folder is made
+    autocast_for(device, options.precision)  # refuses an unknown precision before any folder is made
     torch.manual_seed(options.seed)
     sections = training_sections(
         options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,

@@ -150,7 +150,9 @@ def options_from(args: argparse.Namespace) -> TrainingOptions:
     schedule = args.lr_schedule or ("constant" if args.no_lr_scheduling else "step")
     if schedule not in LR_SCHEDULES:
         raise ValueError(f"unknown --lr_schedule {schedule!r}; choose from {sorted(LR_SCHEDULES)}")
-    for name, most in (("jitter", 1.0), ("colour_jitter", 1.0), ("shading", 0.6), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5)):
+    for name, most in (
+        ("jitter", 1.0), ("colour_jitter", 1.0), ("shading", 0.6), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5),
+    ):
         if not 0 <= getattr(args, name) <= most:
             raise ValueError(f"--{name} must lie in [0, {most:g}], got {getattr(args, name)}")
     low, high = args.scale_range
