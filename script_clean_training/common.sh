@@ -1,22 +1,29 @@
 # Shared by all scripts: defaults, the task table, the launcher. Sourced, never run.
 #
-# Environment (all optional):
+# Environment (all optional; relative paths are the caller's):
 #   DATASETS_DIR  scenes                         (datasets)
-#   OUTPUT_DIR    logs                           (output)
-#   CKPT_DIR      checkpoints                    (the output folder)
+#   OUTPUT_DIR    logs and latest weights        (output)
+#   CKPT_DIR      numbered checkpoints           (the output folder)
 #   WEIGHTS_DIR   selected weights               (weights-clean)
 #   EPOCHS BATCH_SIZE LR IMAGE_HEIGHT            replace a script's table row
 #   MIN_CKPT_ITER checkpoints up to here are not validated
 #   EXTRA_ARGS    appended to the command
 #   PYTHON        interpreter                    (.venv/bin/python when there is one, else python3)
+#   CUDA_VISIBLE_DEVICES  the GPUs that CUDA_ID counts among (all)
 #   DRY_RUN=1     print the commands instead of running them
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-DATASETS_DIR="${DATASETS_DIR:-$ROOT/datasets}"
-OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/output}"
-WEIGHTS_DIR="${WEIGHTS_DIR:-$ROOT/weights-clean}"
-CKPT_DIR="${CKPT_DIR:-}"
+
+fail() { echo "error: $*" >&2; exit 2; }
+
+# absolute PATH: the path as it is from anywhere; nothing needs to be there.
+absolute() { case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+
+DATASETS_DIR="$(absolute "${DATASETS_DIR:-$ROOT/datasets}")"
+OUTPUT_DIR="$(absolute "${OUTPUT_DIR:-$ROOT/output}")"
+WEIGHTS_DIR="$(absolute "${WEIGHTS_DIR:-$ROOT/weights-clean}")"
+CKPT_DIR="${CKPT_DIR:+$(absolute "$CKPT_DIR")}"
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
   [ -x "$ROOT/.venv/bin/python" ] && PYTHON="$ROOT/.venv/bin/python"
@@ -24,8 +31,6 @@ fi
 
 # glibc gives large blocks back at once and faults them in again at every step; keeping them saves a tenth of the time.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1000000000}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-10000000000}"
-
-fail() { echo "error: $*" >&2; exit 2; }
 
 # one_of NAME VALUE CHOICE...
 one_of() {
@@ -41,14 +46,19 @@ chunk() {
   LC_ALL=C printf '%.2f' "$2"
 }
 
-# parse_encoder_arguments DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID
+# scene_kind: the published scene, or other; three tables have a row for each.
+scene_kind() { case "$DATASET" in urbanscape | naturescape) echo "$DATASET" ;; *) echo other ;; esac; }
+
+# parse_encoder_arguments DEFAULT_REAL_CHUNK [DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID]
 parse_encoder_arguments() {
+  local real_chunk="$1"
+  shift
   [ $# -le 8 ] || fail "at most 8 arguments: DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
   DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
   SIM_CHUNK="$(chunk SIM_CHUNK "${4:-1.0}")"
   REAL_DOMAIN="${5:-in_place}"
-  REAL_CHUNK="$(chunk REAL_CHUNK "${6:-1.0}")"
-  UNC="${7:-MLE}" CUDA_ID="${8:-0}"
+  REAL_CHUNK="$(chunk REAL_CHUNK "${6:-$real_chunk}")"
+  UNC="${7:-MLE}" CUDA_ID="${8:-}"
   check_common
   one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
 }
@@ -68,7 +78,18 @@ check_common() {
     depth | normal) TASK_FLAGS=(--hardclamp 10) ;;
     semantics) TASK_FLAGS=() ; NET_FLAGS+=(--fullsize) ;;
   esac
-  if [ -n "$CUDA_ID" ]; then export CUDA_VISIBLE_DEVICES="$CUDA_ID"; fi
+  choose_gpu
+}
+
+# CUDA_ID counts among the GPUs that the user made visible (a scheduler does so): theirs, not the machine's.
+choose_gpu() {
+  local visible id="${CUDA_ID:-0}"
+  if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then export CUDA_VISIBLE_DEVICES="$id"; return; fi
+  if [ -z "$CUDA_VISIBLE_DEVICES" ] || [ -z "$CUDA_ID" ]; then return; fi
+  IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
+  [[ "$id" =~ ^[0-9]+$ ]] && [ "$id" -lt "${#visible[@]}" ] ||
+    fail "CUDA_ID $id: CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES shows ${#visible[@]} GPUs, counted from 0"
+  export CUDA_VISIBLE_DEVICES="${visible[$id]}"
 }
 
 # run COMMAND...: runs it, or prints it under DRY_RUN=1.
@@ -78,7 +99,7 @@ run() {
     printf -v quoted ' %q' "$@"
     echo "${quoted# }"
   else
-    (cd "$ROOT" && "$@")
+    "$@"
   fi
 }
 
