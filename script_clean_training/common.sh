@@ -55,12 +55,65 @@ parse_encoder_arguments() {
   shift
   [ $# -le 8 ] || fail "at most 8 arguments: DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
   DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
-  SIM_CHUNK="$(chunk SIM_CHUNK "${4:-1.0}")"
+  SIM_CHUNK="$(chunk SIM_CHUNK "${4:-${DEFAULT_SIM_CHUNK:-1.0}}")"
   REAL_DOMAIN="${5:-in_place}"
   REAL_CHUNK="$(chunk REAL_CHUNK "${6:-$real_chunk}")"
   UNC="${7:-MLE}" CUDA_ID="${8:-}"
   check_common
   one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
+}
+
+# parse_decoder_arguments [DATASET TASK NET_DEPTH PT_SIM_CHUNK PT_REAL_DOMAIN PT_REAL_CHUNK SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID]
+# PT_ arguments name the encoders to start from, the others the data of this training.
+parse_decoder_arguments() {
+  [ $# -le 11 ] || fail "at most 11 arguments: DATASET TASK NET_DEPTH PT_SIM_CHUNK PT_REAL_DOMAIN PT_REAL_CHUNK SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
+  DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
+  PT_SIM_CHUNK="$(chunk PT_SIM_CHUNK "${4:-${DEFAULT_SIM_CHUNK:-1.0}}")"
+  PT_REAL_DOMAIN="${5:-in_place}"
+  PT_REAL_CHUNK="$(chunk PT_REAL_CHUNK "${6:-1.0}")"
+  SIM_CHUNK="$(chunk SIM_CHUNK "${7:-0.0}")"
+  REAL_DOMAIN="${8:-in_place}"
+  REAL_CHUNK="$(chunk REAL_CHUNK "${9:-1.0}")"
+  UNC="${10:-MLE}" CUDA_ID="${11:-}"
+  check_common
+  [ "$TASK" = coord ] || fail "the decoder is trained for the task coord only, not for '$TASK'"
+  one_of PT_REAL_DOMAIN "$PT_REAL_DOMAIN" in_place out_of_place
+  one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
+}
+
+# encoder_weights TASK KIND: where the selected encoder of a task lies. KIND is finetuned, or the folder's ending of
+# encoders that were trained on real photos alone (pairwise-only, real-only).
+encoder_weights() {
+  local pretrained="$WEIGHTS_DIR/encoders-pretraining/$DATASET" partial=""
+  if [ "$2" != finetuned ]; then
+    echo "$pretrained-$2/$PT_REAL_DOMAIN/$1/model-sc-$PT_SIM_CHUNK-rc-$PT_REAL_CHUNK.net"
+  elif [ "$PT_REAL_CHUNK" = 0.00 ] && [ "$REAL_CHUNK" = 0.00 ]; then # zero-shot: nothing real, at no stage
+    echo "$pretrained/$1/model-sc-$PT_SIM_CHUNK.net"
+  else
+    if [ "$PT_REAL_CHUNK" != 1.00 ]; then partial="-partial-finetuning-$PT_REAL_CHUNK"; fi
+    echo "$WEIGHTS_DIR/encoders-finetuning/$DATASET$partial/$PT_REAL_DOMAIN/$1/model-sc-$PT_SIM_CHUNK-rc-$PT_REAL_CHUNK.net"
+  fi
+}
+
+# train_decoder KIND LABEL ENCODER...: the fused network of these encoders, the coord one training on.
+# ENC_COORD ENC_DEPTH ENC_NORMAL ENC_SEMANTICS (environment) replace the weights files.
+train_decoder() {
+  local kind="$1" label="$2" domain=ip weights=() path task
+  shift 2
+  if [ "$PT_REAL_DOMAIN" != in_place ]; then domain=oop; fi
+  for task in coord depth normal semantics; do
+    local override="ENC_${task^^}"
+    path="$(absolute "${!override:-$(encoder_weights "$task" "$kind")}")"
+    if [ "${DRY_RUN:-0}" != 1 ] && [[ " $* " == *" $task "* ]] && [ ! -f "$path" ]; then
+      fail "no $task encoder at $path; train, validate and select it first"
+    fi
+    weights+=("--${task}_weight" "$path")
+  done
+  TRAINING_PROGRAM=finetune_decoder_single_task.py
+  launch_training --encoders "$@" "${weights[@]}" --reuse_coord_encoder --unfreeze_coord_encoder \
+    --sim_data_chunk "$SIM_CHUNK" --real_data_chunk "$REAL_CHUNK" --real_data_domain "$REAL_DOMAIN" ${REAL_ONLY:+--real_only} \
+    --session "enc-${label}pt$PT_SIM_CHUNK-$domain-ft$PT_REAL_CHUNK" \
+    --epochs "${EPOCHS:-1000}" --learningrate "${LR:-0.0001}" --no_lr_scheduling --batch_size "${BATCH_SIZE:-8}"
 }
 
 # Checks DATASET TASK NET_DEPTH UNC and sets the flags that follow from them.
@@ -103,9 +156,10 @@ run() {
   fi
 }
 
-# launch_training TASK_ARGUMENTS...: train_single_task.py with everything the scripts share.
+# launch_training TASK_ARGUMENTS...: the training program with everything the scripts share.
+TRAINING_PROGRAM=train_single_task.py
 launch_training() {
-  local command=("$PYTHON" "$ROOT/train_single_task.py" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
+  local command=("$PYTHON" "$ROOT/$TRAINING_PROGRAM" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
     --datasets_dir "$DATASETS_DIR" --output_dir "$OUTPUT_DIR" --auto_resume)
   if [ -n "$CKPT_DIR" ]; then command+=(--ckpt_dir "$CKPT_DIR"); fi
   if [ -n "${IMAGE_HEIGHT:-}" ]; then command+=(--image_height "$IMAGE_HEIGHT"); fi

@@ -14,8 +14,9 @@ parse_validation_arguments() {
     *:other) published=0 ;;
     pretrain:urbanscape) published=1600000 ;;
     pretrain:naturescape) published=2200000 ;;
+    pairwise_only:* | real_only:*) published=1600000 ;;
     finetune:urbanscape) published=800000 ;;
-    finetune:naturescape) published=1000000 ;;
+    finetune:naturescape | decoder:*) published=1000000 ;;
   esac
   MIN_CKPT_ITER="${MIN_CKPT_ITER:-$published}"
   [[ "$MIN_CKPT_ITER" =~ ^[0-9]+$ ]] || fail "MIN_CKPT_ITER must be a whole number, got '$MIN_CKPT_ITER'"
@@ -23,14 +24,14 @@ parse_validation_arguments() {
 }
 
 # validate_and_select STAGE KIND EXPORT_TEMPLATE KEYWORD...
-# Runs are found by their records (scene, task, stage, kind of data, size); the published keywords also have to occur in
+# Runs are found by their records (scene, task, stage, kind of data unless it is empty, size); the published keywords also have to occur in
 # the run folder's name. The section is the one that the run's own record calls for.
 # EXPORT_TEMPLATE may hold the fields that select_ckpt.py fills from the run's record.
 validate_and_select() {
   local stage="$1" kind="$2" export_template="$3" size=full
   shift 3
   if [ "$NET_DEPTH" = TINY ]; then size=tiny; fi
-  local runs=(--search_dir "$CKPT_DIR" --stage "$stage" --kind "$kind" --size "$size" --keywords "$@")
+  local runs=(--search_dir "$CKPT_DIR" --stage "$stage" ${kind:+--kind "$kind"} --size "$size" --keywords "$@")
   # Word splitting is wanted: EXTRA_ARGS holds several arguments.
   # shellcheck disable=SC2086
   run "$PYTHON" "$ROOT/test_single_task.py" "$DATASET" --task "$TASK" --section validation "${NET_FLAGS[@]}" \

@@ -10,7 +10,6 @@ import numpy as np
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import PUBLISHED_SCENES, SceneStatistics, measure
 from dataloader.section import SectionDataset
-from networks import Architecture
 from records import fingerprint
 from records.files import read_json
 from records.options import deciding
@@ -41,7 +40,6 @@ def build_record(
     known = previous is not None and previous.sections == recorded
     statistics = previous.statistics if known else statistics_of(options.scene, sections)
     cameras = previous.cameras if known else cameras_of(dataset)
-    parent = record_of(options.network_in) if options.network_in is not None else None
     sim_only = options.real_data_chunk == 0
     kept = deciding(options)
     if sim_only:
@@ -50,12 +48,12 @@ def build_record(
         name=run_name(options),
         scene=options.scene,
         task=options.task,
-        stage="pretrain" if options.network_in is None else "finetune",
+        stage=options.stage,
         kind="sim_only" if sim_only else "real_only" if options.real_only else "pairs",
         domain=None if sim_only else options.real_data_domain,
-        sim_chunk=_sim_chunk(options, parent),
+        sim_chunk=_sim_chunk(options),
         real_chunk=options.real_data_chunk,
-        architecture=architecture_for(options),
+        architecture=options.architecture,
         options=kept,
         sections=recorded,
         images_per_epoch=len(dataset),
@@ -63,16 +61,8 @@ def build_record(
         statistics=statistics,
         frame=frame_of(options.scene_dir),
         cameras=cameras,
-        parents=() if options.network_in is None else (parent_record("--network_in", options.network_in),),
+        parents=tuple(parent_record(flag, path) for flag, path in options.starting_weights.items()),
         software=software_versions(),
-    )
-
-
-def architecture_for(options: TrainingOptions) -> Architecture:
-    """The network that the flags ask for."""
-    return Architecture.for_task(
-        options.task, uncertainty=options.uncertainty, tiny=options.tiny, fullsize=options.fullsize,
-        in_channels=1 if options.grayscale else 3,
     )
 
 
@@ -105,21 +95,37 @@ def cameras_of(dataset: SectionDataset) -> CameraRecord:
 
 
 def _preprocessing(options: TrainingOptions, statistics: SceneStatistics) -> Preprocessing:
-    if options.network_in is None:
+    """As the starting weights were trained; from scratch, by the flags and the scene's colours.
+
+    Raises:
+        ValueError: the encoders to be fused were trained on differently normalised images.
+    """
+    if not options.starting_weights:
         return preprocessing_from_statistics(statistics, grayscale=options.grayscale, image_height=options.image_height)
-    return preprocessing_for(
-        options.network_in, grayscale=options.grayscale, scene=options.scene, scene_dir=options.scene_dir,
-        image_height=options.image_height,
-    )
+    inherited = {
+        flag: preprocessing_for(
+            path, grayscale=options.grayscale, scene=options.scene, scene_dir=options.scene_dir,
+            image_height=options.image_height,
+        )
+        for flag, path in options.starting_weights.items()
+    }
+    first, chosen = next(iter(inherited.items()))
+    for flag, other in inherited.items():
+        if (other.rgb_mean, other.rgb_std) != (chosen.rgb_mean, chosen.rgb_std):
+            raise ValueError(
+                f"the weights of {first} and {flag} were trained on differently normalised images: colours "
+                f"{chosen.rgb_mean} / {chosen.rgb_std} against {other.rgb_mean} / {other.rgb_std}"
+            )
+    return chosen
 
 
-def _sim_chunk(options: TrainingOptions, parent: RunRecord | None) -> float | None:
+def _sim_chunk(options: TrainingOptions) -> float | None:
     """The synthetic share that the network has seen, be it before this run; None when nothing says so."""
-    if options.network_in is None:
+    if not options.starting_weights:
         return options.sim_data_chunk
+    first = next(iter(options.starting_weights.values()))
+    parent = record_of(first)
     if parent is not None:
         return parent.sim_chunk
-    published = _PUBLISHED_CHUNK.match(options.network_in.name)
+    published = _PUBLISHED_CHUNK.match(first.name)
     return float(published[1]) if published else None
-
-

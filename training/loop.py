@@ -26,7 +26,7 @@ from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
 from geometry.grid import STRIDE
 from loss import LossOptions, LossResult, loss_for
-from networks import DenseNetwork, build, init_head, load_published, load_state_dict, save_network
+from networks import DenseNetwork, load_published, save_network
 from runs.device import autocast_for, choose_device
 from runs.record import RunRecord
 from tasks import TASKS
@@ -36,6 +36,7 @@ from training.optimizer import build_optimizer
 from training.options import TrainingOptions
 from training.run_folder import RunFolder, StartingPoint, choose_start, folder_of, write_records
 from training.schedule import learning_rate
+from training.starting_weights import build_network
 from training.state import Position, load_state, restore, save_state
 
 logger = logging.getLogger(__name__)
@@ -48,36 +49,6 @@ _MOST_GOING_BACK = 3
 
 class TrainingInterrupted(Exception):
     """Ctrl-C or SIGTERM arrived; the state was saved and the run can be resumed."""
-
-
-def initial_mean(task: str, statistics: SceneStatistics) -> torch.Tensor:
-    """What the decoder adds to its output: the scene's mean label in the network's output units."""
-    share_2 = (torch.tensor(statistics.mean_normal) / torch.pi + 1) / 2
-    means = {
-        "coord": torch.tensor(statistics.mean_coord),
-        "depth": torch.tensor([statistics.mean_depth]),
-        "normal": torch.log(share_2 / (1 - share_2 + 1e-7)),
-    }
-    return means[task] if task in means else torch.zeros(TASKS[task].channels)
-
-
-def head_spread(task: str, statistics: SceneStatistics) -> float:
-    """Units in which the last layer trains: the spread of the labels."""
-    return {"coord": statistics.coord_spread, "depth": statistics.depth_spread}.get(task, 1.0)
-
-
-def build_network(options: TrainingOptions, record: RunRecord) -> DenseNetwork:
-    """A fresh network, or the one of --network_in; ValueError when a flag contradicts the weights."""
-    torch.manual_seed(options.seed)
-    net = build(record.architecture, initial_mean(options.task, record.statistics))
-    init_head(net, head_spread(options.task, record.statistics))
-    if options.network_in is not None:
-        try:
-            load_published(net, load_state_dict(options.network_in))
-        except ValueError as error:
-            text = str(error)
-            raise ValueError(text if str(options.network_in) in text else f"{options.network_in}: {text}") from None
-    return net
 
 
 def loss_options(options: TrainingOptions, statistics: SceneStatistics) -> LossOptions:

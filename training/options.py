@@ -6,17 +6,20 @@ import argparse
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dataloader.augmentation import AugmentationOptions
 from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
 from loss import LossOptions
+from networks import Architecture
 from records import options as declared
 from records.options import between, option, positive
 from runs.device import PRECISIONS
 from tasks import TASKS, UNCERTAINTIES
 from training.optimizer import OPTIMIZERS
 from training.schedule import LR_SCHEDULES
+
+Options = TypeVar("Options", bound="TrainingOptions")
 
 
 def _from_environment(variable: str, default: str) -> Any:
@@ -94,15 +97,102 @@ class TrainingOptions:
         """Folder of the scene's sections."""
         return scene_folder(self.datasets_dir, self.scene, self.task, self.fullsize)
 
+    @property
+    def stage(self) -> str:
+        """What kind of training it is; see `runs.record.STAGES`."""
+        return "pretrain" if self.network_in is None else "finetune"
+
+    @property
+    def starting_weights(self) -> dict[str, Path]:
+        """The weights files that the network is put together from, by the flag that names them."""
+        return {} if self.network_in is None else {"--network_in": self.network_in}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network that the flags ask for."""
+        return Architecture.for_task(
+            self.task, uncertainty=self.uncertainty, tiny=self.tiny, fullsize=self.fullsize,
+            in_channels=1 if self.grayscale else 3,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions(TrainingOptions):
+    """Training of a fused network: several trained encoders before one decoder."""
+
+    sim_data_chunk: float = option(0.0, check=between(0, 1), help="share of the synthetic images, 0: none")
+    encoders: tuple[str, ...] = option(
+        ("coord", "depth", "normal"), choices=TASKS, help="tasks whose encoders are fused; coord is always one of them",
+        group="encoders",
+    )
+    # Their contents stand in the record as parents.
+    coord_weight: Path = option(decides=False, help="weights of the coord encoder; they initialise the decoder too")
+    depth_weight: Path = option(decides=False, help="weights of the depth encoder, used when it is listed")
+    normal_weight: Path = option(decides=False, help="weights of the normal encoder, used when it is listed")
+    semantics_weight: Path = option(decides=False, help="weights of the semantics encoder, used when it is listed")
+    reuse_coord_encoder: bool = option(False, help="the coord encoder is one of the fused ones")
+    unfreeze_coord_encoder: bool = option(False, help="and it trains on, while the others stay as they are")
+
+    @property
+    def stage(self) -> str:
+        return "decoder"
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """Tasks of the fused encoders, in their order in the network."""
+        return tuple(task for task in self.encoders if task != "coord" or self.reuse_coord_encoder)
+
+    @property
+    def frozen(self) -> tuple[int, ...]:
+        """Numbers, from 1, of the fused encoders that do not train."""
+        trained = "coord" if self.unfreeze_coord_encoder else None
+        return tuple(number for number, task in enumerate(self.fused, 1) if task != trained)
+
+    def weight_of(self, task: str) -> Path:
+        """The weights file of a task's encoder."""
+        return getattr(self, f"{task}_weight")
+
+    @property
+    def starting_weights(self) -> dict[str, Path]:
+        if self.network_in is not None:
+            return {"--network_in": self.network_in}
+        return {f"--{task}_weight": self.weight_of(task) for task in self.encoders}
+
+    @property
+    def architecture(self) -> Architecture:
+        return replace(super().architecture, num_encoders=len(self.fused))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments shared by the training commands."""
+    """Adds the arguments of the single-task training command."""
     declared.add_options(parser, TrainingOptions)
 
 
+def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the decoder training command."""
+    declared.add_options(parser, DecoderOptions)
+
+
 def options_from(args: argparse.Namespace) -> TrainingOptions:
-    """Checks the parsed arguments; ValueError names the flag, the value and the choices."""
-    options = declared.options_from(TrainingOptions, args)
+    """Checks the arguments of the single-task command; ValueError names the flag, the value and the choices."""
+    return _completed(declared.options_from(TrainingOptions, args))
+
+
+def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
+    """Checks the arguments of the decoder command; ValueError names the flag, the value and the choices."""
+    options = declared.options_from(DecoderOptions, args)
+    if "coord" not in options.encoders:
+        raise ValueError(f"--encoders must list coord, got {' '.join(options.encoders)}")
+    if options.unfreeze_coord_encoder and not options.reuse_coord_encoder:
+        raise ValueError("--unfreeze_coord_encoder needs --reuse_coord_encoder")
+    if options.real_data_chunk > 0 and options.sim_data_chunk > 0:
+        raise ValueError(f"--real_data_chunk {options.real_data_chunk:g} needs --sim_data_chunk 0, got {options.sim_data_chunk:g}")
+    others = sorted(set(options.encoders) - {"coord"})
+    return _completed(replace(options, encoders=("coord", *others)))
+
+
+def _completed(options: Options) -> Options:
+    """What follows from several flags together."""
     task = TASKS[options.task]
     if options.uncertainty not in task.uncertainties:
         raise ValueError(f"task {options.task} supports --uncertainty {' or '.join(task.uncertainties)} only")
