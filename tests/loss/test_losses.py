@@ -223,6 +223,15 @@ def test_tiny_uncertainties_and_errors_stay_finite():
     assert torch.isfinite(total) and torch.isfinite(prediction.grad).all() and torch.isfinite(sigma.grad).all()
 
 
+@pytest.mark.parametrize(("sigma_m", "expected"), [(1e-12, math.log(1e-7) + 0.5), (1e-5, math.log(1e-5) + 0.5)])
+def test_uncertainties_and_squares_are_at_least_1e_7(sigma_m, expected):
+    """A perfect prediction costs 1e-7 / (2 * 1e-7) beside the logarithm: both squares are clamped, each on its own."""
+    labels = torch.full((1, 1, H_CELLS, W_CELLS), 100.0, dtype=torch.float64)
+    batch = make_batch(labels, torch.ones_like(labels, dtype=torch.bool), dtype=torch.float64)
+    result = loss_for("depth")(labels, torch.full_like(labels, sigma_m), batch, OPTIONS)
+    assert result.total.item() == pytest.approx(expected, rel=1e-9)
+
+
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match=r"'pose'.*coord"):
         loss_for("pose")
