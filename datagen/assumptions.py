@@ -53,7 +53,7 @@ class Assumptions:
     def __str__(self) -> str:
         """One line for people."""
         frame = frames.label(self.frame.crs) + (f" since {self.frame.reason}" if self.frame.reason else "")
-        nodata = f"{self.holes:.1%} of it missing"
+        nodata = f"{self.holes:.1%} of them missing" if self.holes else "none missing"
         if self.fills:
             nodata += f" (undeclared nodata {', '.join(f'{value:.9g}' for value in self.fills)} taken as such)"
         extent = f"surface {self.surface_grid.cols} x {self.surface_grid.rows} cells of {_cell(self.surface_grid)}"

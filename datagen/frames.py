@@ -35,7 +35,7 @@ def declared(text: str) -> CRS:
     """
     try:
         return horizontal(CRS.from_user_input(_LOCAL_WKT if text.lower() == LOCAL else text))
-    except (CRSError, PyprojError) as error:
+    except (CRSError, PyprojError, ValueError) as error:
         raise ValueError(f"{text!r} is not a CRS; give an EPSG code such as EPSG:2056, or {LOCAL!r} ({error})") from None
 
 
@@ -60,10 +60,9 @@ def is_local(crs: CRS) -> bool:
 
 def metres_per_unit(crs: CRS) -> float | None:
     """Metres in a unit of a projected or local CRS; None when it has none (geographic, or not said)."""
-    if crs.is_projected:
-        return float(crs.linear_units_factor[1])
-    axes = full(crs).axis_info
-    return float(axes[0].unit_conversion_factor) if is_local(crs) and axes else None
+    whole = full(crs)
+    axes = whole.axis_info
+    return float(axes[0].unit_conversion_factor) if (whole.is_projected or whole.is_engineering) and axes else None
 
 
 def ground_scale(crs: CRS, x: float, y: float) -> tuple[float, float]:
@@ -99,7 +98,8 @@ def working_frame(crs: CRS, centre_xy: tuple[float, float], name: str) -> Frame:
                 "positions to metres (gdal_translate -a_ullr) and declare them so (--crs local for files without a CRS)"
             )
         return Frame(crs)
-    reason = "the surface model is not in metres"
+    axes = full(crs).axis_info
+    reason = f"positions of the surface model are in {axes[0].unit_name if axes else 'unknown units'}"
     if unit_m is not None and abs(unit_m - 1) <= 1e-9:
         smallest, largest = ground_scale(crs, *centre_xy)
         if max(largest - 1, 1 - smallest) <= MAX_SCALE_ERROR:

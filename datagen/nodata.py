@@ -13,7 +13,7 @@ LOWEST_M, HIGHEST_M = -500.0, 9000.0
 # Repeated extremes inside that range count as fill when the rest of the heights leaves this gap to them.
 _ZERO_GAP_M, _ZERO_GAP_SPREADS = 10.0, 0.2
 _GAP_M, _GAP_SPREADS = 100.0, 2.0
-_MIN_REPEATS, _MIN_DISTINCT = 16, 64
+_MIN_REPEATS, _MIN_DISTINCT, _MAX_FILL_SHARE = 16, 8, 0.9
 _SAMPLE = 100_000
 # Files resampled with their fill in them have blends of fill and ground this close to it, cells.
 _BLEND_CELLS = 2
@@ -43,12 +43,13 @@ def missing_heights(
     fills = _most_frequent(raw_rc[impossible])
     missing |= impossible
     for extreme in () if declared else (np.min, np.max):
-        known = heights_rc[~missing]
-        value = extreme(known) if known.size else np.nan
-        if known.size and _is_fill(known, value, raw_rc[~missing][np.argmax(known == value)] == 0):
-            fill = ~missing & (heights_rc == value)
-            fills += _most_frequent(raw_rc[fill])
-            missing |= fill
+        clear = ~_near(missing)
+        if not clear.any():
+            break
+        same = ~missing & (heights_rc == extreme(heights_rc[clear]))
+        if _is_fill(heights_rc, same, clear & ~same, stored_zero=not raw_rc[same][0]):
+            fills += _most_frequent(raw_rc[same])
+            missing |= same
     if fills:
         missing |= _blends(heights_rc, missing)
     return missing, fills
@@ -61,19 +62,22 @@ def _most_frequent(raw_N: np.ndarray) -> list[float]:
     return [float(values[np.argmax(counts)])]
 
 
-def _is_fill(heights_N: np.ndarray, value: float, stored_zero: bool) -> bool:
-    """Whether an extreme is repeated and so far off everything else that it is no ground."""
-    same = heights_N == value
-    rest = heights_N[~same]
-    if same.sum() < _MIN_REPEATS or not rest.size:
+def _is_fill(heights_rc: np.ndarray, same_rc: np.ndarray, rest_rc: np.ndarray, *, stored_zero: bool) -> bool:
+    """Whether an extreme is repeated and so far off everything else that it is no ground.
+
+    Flat ground under blocks has a gap to their roofs, too: those take few levels, or lie apart from each other.
+    """
+    repeats, others = np.count_nonzero(same_rc), np.count_nonzero(rest_rc)
+    if repeats < _MIN_REPEATS or others < (1 - _MAX_FILL_SHARE) * same_rc.size:
         return False
+    rest, value = heights_rc[rest_rc], heights_rc[same_rc][0]
     sample = rest[:: max(1, rest.size // _SAMPLE)]
-    # A few levels only (blocks on a plane) tell nothing about what the ground does in between.
-    if len(np.unique(sample)) < _MIN_DISTINCT:
-        return False
     low, high = np.percentile(sample, (5, 95))
     gap_m, spreads = (_ZERO_GAP_M, _ZERO_GAP_SPREADS) if stored_zero else (_GAP_M, _GAP_SPREADS)
-    return np.abs(rest - value).min() >= max(gap_m, spreads * (high - low))
+    if len(np.unique(sample)) < _MIN_DISTINCT or np.abs(rest - value).min() < max(gap_m, spreads * (high - low)):
+        return False
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(rest_rc.astype(np.uint8))
+    return statistics[1:, cv2.CC_STAT_AREA].max() > others / 2
 
 
 def _blends(heights_rc: np.ndarray, missing_rc: np.ndarray) -> np.ndarray:
@@ -83,9 +87,13 @@ def _blends(heights_rc: np.ndarray, missing_rc: np.ndarray) -> np.ndarray:
         return np.zeros_like(missing_rc)
     low, high = np.percentile(known[:: max(1, known.size // _SAMPLE)], (5, 95))
     margin = max(high - low, _BLEND_MARGIN_M)
+    return _near(missing_rc) & ~missing_rc & ((heights_rc < low - margin) | (heights_rc > high + margin))
+
+
+def _near(missing_rc: np.ndarray) -> np.ndarray:
+    """Missing cells and those beside them, which may be blends of fill and ground."""
     size = 2 * _BLEND_CELLS + 1
-    beside = cv2.dilate(missing_rc.astype(np.uint8), np.ones((size, size), np.uint8)) > 0
-    return beside & ~missing_rc & ((heights_rc < low - margin) | (heights_rc > high + margin))
+    return cv2.dilate(missing_rc.astype(np.uint8), np.ones((size, size), np.uint8)) > 0
 
 
 def black_patches(colour_HW3: np.ndarray) -> np.ndarray:
@@ -132,7 +140,13 @@ def alpha_band(dataset: rasterio.DatasetReader) -> int | None:
 
 
 def is_alpha(dataset: rasterio.DatasetReader, band: int) -> bool:
-    """Whether a band tagged alpha masks anything: near infrared with a wrong tag takes all values in between."""
+    """Whether a band tagged alpha masks anything: near infrared with a wrong tag takes all values in between.
+
+    Four bands of 8 bits get that tag by default, so a description that names something else decides.
+    """
+    description = (dataset.descriptions[band - 1] or "").lower()
+    if description and not any(word in description for word in ("alpha", "mask", "transparen", "opac")):
+        return False
     size = min(dataset.width, _ALPHA_WINDOW), min(dataset.height, _ALPHA_WINDOW)
     corner = (dataset.width - size[0]) // 2, (dataset.height - size[1]) // 2
     values = dataset.read(band, window=Window(*corner, *size))

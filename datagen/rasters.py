@@ -20,6 +20,7 @@ from datagen import frames, nodata
 from datagen.vertical import Vertical, vertical_of
 
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_INFRARED = ("nir", "infrared")
 # Cells around the part of a grid that a tile covers: its bounds in another CRS are approximate.
 MARGIN_CELLS = 2
 
@@ -208,10 +209,12 @@ def read_on_grid(
             return _read_window(tile, *offset, grid, bands)
         if tile.false_alpha:
             return _read_unmasked(tile, crs, grid, resampling, bands)
-        options = dict(crs=crs, transform=grid.transform, width=grid.cols, height=grid.rows, resampling=resampling)
+        target = {"crs": crs, "transform": grid.transform, "width": grid.cols, "height": grid.rows}
         # An alpha band tells covered from uncovered pixels where the file declares neither nodata nor a mask.
         add_alpha = tile.dataset.nodata is None and nodata.alpha_band(tile.dataset) is None
-        with WarpedVRT(tile.dataset, src_crs=tile.crs, add_alpha=add_alpha, **options) as warped:
+        with WarpedVRT(
+            tile.dataset, src_crs=tile.crs, add_alpha=add_alpha, resampling=resampling, **target
+        ) as warped:
             return warped.read(bands), warped.dataset_mask() != 0
     except RasterioError as error:
         raise ValueError(f"{tile}: cannot be read, is it truncated? ({error})") from error
@@ -242,14 +245,13 @@ def _read_unmasked(
     tile: Tile, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads by way of memory, so that GDAL does not see the band that is tagged alpha and is none."""
-    options = dict(
-        src_transform=tile.dataset.transform, src_crs=tile.crs, dst_transform=grid.transform, dst_crs=crs
-    )
+    source = {"src_transform": tile.dataset.transform, "src_crs": tile.crs}
+    target = {"dst_transform": grid.transform, "dst_crs": crs}
     stored = tile.dataset.read(bands)
     values = np.zeros((len(bands), grid.rows, grid.cols), stored.dtype)
-    reproject(stored, values, resampling=resampling, **options)
+    reproject(stored, values, resampling=resampling, **source, **target)
     covered = np.zeros((grid.rows, grid.cols), np.uint8)
-    reproject(np.ones(stored.shape[1:], np.uint8), covered, resampling=Resampling.nearest, **options)
+    reproject(np.ones(stored.shape[1:], np.uint8), covered, resampling=Resampling.nearest, **source, **target)
     return values, covered > 0
 
 
@@ -316,22 +318,28 @@ def colour_bands(tile: Tile) -> tuple[list[int], str]:
         raise ValueError(f"{tile}: {dataset.dtypes[0]} channels; convert to 8 bits (gdal_translate -ot Byte -scale)")
     if tags[0] == ColorInterp.palette:
         raise ValueError(f"{tile}: palette colours; expand them (gdal_translate -expand rgb)")
-    remarks = ["the band tagged alpha holds picture content and is ignored"] if tile.false_alpha else []
     described = [(text or "").strip().lower() for text in dataset.descriptions]
+    picture = [number for number, tag in enumerate(tags, 1) if tag != ColorInterp.alpha or tile.false_alpha]
     names = [colour.name for colour in _COLOURS]
-    if all(colour in tags for colour in _COLOURS):
-        bands = [tags.index(colour) + 1 for colour in _COLOURS]
-    elif all(name in described for name in names):
+    remarks = []
+    # Names are written on purpose, colour tags often by default.
+    if all(name in described for name in names):
         bands = [described.index(name) + 1 for name in names]
-    elif sum(tag != ColorInterp.alpha for tag in tags) < 3:
-        bands = [next(number for number, tag in enumerate(tags, 1) if tag != ColorInterp.alpha)]
-        return bands, "; ".join(["grey", *remarks])
+    elif all(colour in tags for colour in _COLOURS):
+        bands = [tags.index(colour) + 1 for colour in _COLOURS]
+    elif len(picture) < 3:
+        bands, remarks = picture[:1], ["grey"]
     else:
-        bands = [number for number, tag in enumerate(tags, 1) if tag != ColorInterp.alpha or tile.false_alpha][:3]
-        remarks.insert(0, f"bands {bands} taken as red, green, blue (not tagged)")
-        return bands, "; ".join(remarks)
-    if bands != [1, 2, 3]:
-        remarks.insert(0, f"red, green, blue are bands {bands}")
+        bands, remarks = picture[:3], [f"bands {picture[:3]} taken as red, green, blue (not tagged)"]
+    if not remarks and bands != [1, 2, 3]:
+        remarks.append(f"red, green, blue are bands {bands}")
+    remarks += [
+        f"band {band} shown as a colour is {described[band - 1] or tags[band - 1].name}"
+        for band in bands
+        if any(word in described[band - 1] for word in _INFRARED) or tags[band - 1].name in _INFRARED
+    ]
+    if tile.false_alpha:
+        remarks.append("the band tagged alpha holds picture content and is ignored")
     return bands, "; ".join(remarks)
 
 

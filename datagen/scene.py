@@ -239,11 +239,14 @@ def _read_surface(sources: Sources, declared_crs: CRS | None, height_unit: str |
         mosaic = mosaic.in_frame(frame.crs)
         grid = mosaic.grid(frame.crs)
         _check_size(mosaic, grid, _MAX_SURFACE_CELLS)
+        if min(grid.rows, grid.cols) < 2:
+            raise ValueError(f"{mosaic}: {grid.cols} x {grid.rows} cells make no surface")
         vertical = mosaic.verticals(height_unit)[0]
         heights_rc, fills = mosaic.heights(frame.crs, grid, height_unit)
         if not np.isfinite(heights_rc).any():
-            found = f" (nodata by its value: {', '.join(f'{v:.9g}' for v in fills)})" if fills else ""
-            raise ValueError(f"{mosaic}: every cell is nodata{found}")
+            found = ", ".join(f"{value:.9g}" for value in fills)
+            hint = f", or outside of what ground can be in metres ({found}; see --height_unit)" if fills else ""
+            raise ValueError(f"{mosaic}: every cell is nodata{hint}")
         return _Surface(frame, grid, heights_rc, vertical, fills, len(mosaic.tiles))
 
 

@@ -52,7 +52,7 @@ def vertical_of(dataset: rasterio.DatasetReader, crs: CRS, unit: str | None, nam
     Args:
         crs: with its vertical part. unit: a key of UNITS, overrules the file. name: for messages.
     Raises:
-        ValueError: an unknown unit, tags that contradict each other, depths, or positions in feet and heights in who knows.
+        ValueError: an unknown unit, tags that contradict each other, depths, or positions in feet and heights in an undeclared unit.
     """
     axis, datum, ellipsoidal = _vertical_axis(frames.full(crs))
     if axis is not None and axis.direction == "down":
@@ -76,7 +76,7 @@ def vertical_of(dataset: rasterio.DatasetReader, crs: CRS, unit: str | None, nam
     position_m = frames.metres_per_unit(frames.horizontal(crs))
     if position_m is not None and abs(position_m - 1) > 1e-9:
         raise ValueError(
-            f"{name}: positions in units of {position_m:.9g} m (feet?) and heights in a unit that is not declared; "
+            f"{name}: positions in units of {position_m:.9g} m and heights in a unit that is not declared; "
             f"say it with --height_unit ({', '.join(UNITS)})"
         )
     return Vertical(1.0, "metres (assumed)", datum, ellipsoidal)
