@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from datagen.mosaic import tile_paths
 from datagen.scene import GeoScene
 from datagen.sections import check_frame, read_scene_record
 from datagen.vertical import UNITS
@@ -52,25 +53,29 @@ def code_replacement(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW with LAS codes") from None
 
 
-class OneOrMore(argparse.Action):
-    """Stores one path as it is and several as a list."""
+class Tiles(argparse.Action):
+    """Stores the files of a layer: one path as it is and several as a list; a folder stands for the GeoTIFFs in it."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+        try:
+            paths = tile_paths(values, option_string)
+        except (ValueError, OSError) as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, paths[0] if len(paths) == 1 else paths)
 
 
 def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     """Geodata, scene name and output."""
     geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS; each a file, a folder of tiles, or several of either)")
-    geodata.add_argument("--surface", type=Path, nargs="+", action=OneOrMore, required=True, help="surface model")
+    geodata.add_argument("--surface", type=Path, nargs="+", action=Tiles, required=True, help="surface model")
     geodata.add_argument(
-        "--ortho", type=Path, nargs="+", action=OneOrMore, required=True, help="orthophoto, 8 bits per channel"
+        "--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel"
     )
     geodata.add_argument(
         "--landcover",
         type=Path,
         nargs="+",
-        action=OneOrMore,
+        action=Tiles,
         help="land cover, LAS codes; without it all ground is unclassified (1)",
     )
     geodata.add_argument(

@@ -113,6 +113,11 @@ def working_frame(crs: CRS, centre_xy: tuple[float, float], name: str) -> Frame:
 
 
 def label(crs: CRS) -> str:
-    """Short name: authority and code, else the CRS's name."""
+    """Short name: authority and code, else the CRS's name, else its projection."""
     authority = crs.to_authority()
-    return ":".join(authority) if authority else full(crs).name
+    if authority:
+        return ":".join(authority)
+    whole = full(crs)
+    if whole.name.lower() not in ("unknown", "unnamed"):
+        return whole.name
+    return f"an unnamed CRS ({whole.coordinate_operation.method_name if whole.coordinate_operation else whole.type_name})"

@@ -119,11 +119,13 @@ def _solid(mask_HW: np.ndarray) -> np.ndarray:
 def _reaching_border(mask_HW: np.ndarray, covered_HW: np.ndarray) -> np.ndarray:
     if not mask_HW.any():
         return mask_HW
-    _, label_HW = cv2.connectedComponents(mask_HW.astype(np.uint8))
+    count, label_HW = cv2.connectedComponents(mask_HW.astype(np.uint8))
     border = _dilated(~covered_HW)
     border[[0, -1]], border[:, [0, -1]] = True, True
-    reaching = np.unique(label_HW[border])
-    return np.isin(label_HW, reaching[reaching > 0])
+    reaching = np.zeros(count, bool)
+    reaching[label_HW[border]] = True
+    reaching[0] = False
+    return reaching[label_HW]
 
 
 def _dilated(mask_HW: np.ndarray) -> np.ndarray:

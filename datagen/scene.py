@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
@@ -105,39 +105,23 @@ class GeoScene:
             ValueError: no CRS, no overlap, too large, no valid height, unknown or contradictory units, an origin too far
                 for float32, or unknown land-cover codes.
         """
-        crs_of_bare = frames.declared(declared_crs) if declared_crs is not None else None
-        layer = _read_surface(surface, crs_of_bare, height_unit)
-        crs, crs_grid = layer.frame.crs, layer.grid
+        bare_crs = frames.declared(declared_crs) if declared_crs is not None else None
+        layer = _read_surface(surface, bare_crs, height_unit)
         if origin_xyz is None:
-            origin_xyz = _default_origin(crs_grid, layer.heights_rc)
-        _check_precision(origin_xyz, crs_grid, layer.heights_rc)
+            origin_xyz = _default_origin(layer.grid, layer.heights_rc)
+        _check_precision(origin_xyz, layer.grid, layer.heights_rc)
+        picture = _read_texture(ortho, bare_crs, layer)
+        cover = None if landcover is None else _read_landcover(landcover, bare_crs, layer, landcover_codes or {})
         shift = (-origin_xyz[0], -origin_xyz[1])
-        picture = _read_texture(ortho, crs_of_bare, crs, crs_grid, surface)
-        cover = None
-        if landcover is not None:
-            cover = _read_landcover(landcover, crs_of_bare, crs, crs_grid, landcover_codes or {}, surface)
-            cover = LandCover(cover.grid.shifted(*shift), cover.codes_rc)
-        finite_rc = np.isfinite(layer.heights_rc)
-        assumptions = Assumptions(
-            layer.frame,
-            layer.vertical,
-            (layer.tiles, picture.tiles),
-            crs_grid,
-            picture.grid,
-            layer.fills,
-            float(1 - finite_rc.mean()),
-            _coverage(crs_grid, finite_rc, picture),
-            picture.remarks,
-        )
         return cls(
-            crs,
+            layer.frame.crs,
             tuple(float(v) for v in origin_xyz),
-            crs_grid.shifted(*shift),
+            layer.grid.shifted(*shift),
             layer.heights_rc - np.float32(origin_xyz[2]),
             picture.grid.shifted(*shift),
             picture.texture,
-            cover,
-            assumptions,
+            None if cover is None else LandCover(cover.grid.shifted(*shift), cover.codes_rc),
+            _assumptions(layer, picture),
         )
 
     def height_at(self, x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
@@ -170,12 +154,21 @@ class GeoScene:
 class _Surface:
     """The surface model in its metric frame; heights_rc float32 metres, NaN in holes; fills: undeclared nodata found."""
 
+    name: str
     frame: Frame
     grid: Grid
     heights_rc: np.ndarray
     vertical: Vertical
     fills: list[float]
     tiles: int
+
+    def share(self, covers: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+        """Share of the cells with a height whose centres x, y in the CRS something covers."""
+        rows, cols = np.nonzero(np.isfinite(self.heights_rc))
+        every = max(1, len(rows) // _COVERAGE_POINTS)
+        x = self.grid.left + (cols[::every] + 0.5) * self.grid.step_x
+        y = self.grid.top - (rows[::every] + 0.5) * self.grid.step_y
+        return float(covers(x, y).mean())
 
 
 @dataclass(frozen=True)
@@ -208,13 +201,13 @@ def _check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights
         )
 
 
-def _check_overlap(mosaic: Mosaic, what: str, crs: CRS, grid: Grid, surface: Sources) -> None:
-    left, bottom, right, top = bounds = mosaic.bounds_in(crs)
-    grid_left, grid_bottom, grid_right, grid_top = grid.bounds
+def _check_overlap(mosaic: Mosaic, layer: _Surface) -> None:
+    left, bottom, right, top = bounds = mosaic.bounds_in(layer.frame.crs)
+    grid_left, grid_bottom, grid_right, grid_top = layer.grid.bounds
     if min(right, grid_right) <= max(left, grid_left) or min(top, grid_top) <= max(bottom, grid_bottom):
         raise ValueError(
-            f"{what} {mosaic.tiles[0].dataset.name} does not overlap the surface model {_named(surface)}: "
-            f"bounds {_rounded(bounds)} against {_rounded(grid.bounds)} in {frames.label(crs)}"
+            f"{mosaic} does not overlap the {layer.name}: "
+            f"bounds {_rounded(bounds)} against {_rounded(layer.grid.bounds)} in {frames.label(layer.frame.crs)}"
         )
 
 
@@ -227,10 +220,6 @@ def _check_size(mosaic: Mosaic, grid: Grid, limit: int) -> None:
 
 def _rounded(bounds) -> tuple[float, ...]:
     return tuple(round(v, 2) for v in bounds)
-
-
-def _named(sources: Sources) -> str:
-    return str(sources) if isinstance(sources, str | Path) else ", ".join(map(str, sources))
 
 
 def _read_surface(sources: Sources, declared_crs: CRS | None, height_unit: str | None) -> _Surface:
@@ -247,16 +236,15 @@ def _read_surface(sources: Sources, declared_crs: CRS | None, height_unit: str |
             found = ", ".join(f"{value:.9g}" for value in fills)
             hint = f", or outside of what ground can be in metres ({found}; see --height_unit)" if fills else ""
             raise ValueError(f"{mosaic}: every cell is nodata{hint}")
-        return _Surface(frame, grid, heights_rc, vertical, fills, len(mosaic.tiles))
+        return _Surface(str(mosaic), frame, grid, heights_rc, vertical, fills, len(mosaic.tiles))
 
 
-def _read_texture(
-    sources: Sources, declared_crs: CRS | None, crs: CRS, surface_grid: Grid, surface: Sources
-) -> _Picture:
+def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -> _Picture:
+    crs = layer.frame.crs
     with Mosaic.open(sources, "orthophoto", declared_crs) as mosaic:
         mosaic = mosaic.in_frame(crs)
-        _check_overlap(mosaic, "orthophoto", crs, surface_grid, surface)
-        grid = extent_on_lattice(mosaic.grid(crs), surface_grid.bounds)
+        _check_overlap(mosaic, layer)
+        grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
         _check_size(mosaic, grid, _MAX_ORTHO_PIXELS)
         colour_HW3, valid_HW, remarks = mosaic.colour(crs, grid)
         if not valid_HW.any():
@@ -264,26 +252,18 @@ def _read_texture(
         return _Picture(grid, Texture(colour_HW3, valid_HW), remarks, len(mosaic.tiles))
 
 
-def _coverage(grid: Grid, finite_rc: np.ndarray, picture: _Picture) -> float:
-    """Share of the surface model's cells with a height that the orthophoto shows."""
-    rows, cols = np.nonzero(finite_rc)
-    every = max(1, len(rows) // _COVERAGE_POINTS)
-    x = grid.left + (cols[::every] + 0.5) * grid.step_x
-    y = grid.top - (rows[::every] + 0.5) * grid.step_y
-    return float(picture.texture.is_picture(picture.grid.columns(x), picture.grid.rows_of(y)).mean())
-
-
 def _read_landcover(
-    sources: Sources, declared_crs: CRS | None, crs: CRS, surface_grid: Grid, replace: dict[int, int], surface: Sources
+    sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]
 ) -> LandCover:
+    crs = layer.frame.crs
     with Mosaic.open(sources, "land cover", declared_crs) as mosaic:
         mosaic = mosaic.in_frame(crs)
-        _check_overlap(mosaic, "land cover", crs, surface_grid, surface)
-        grid = extent_on_lattice(mosaic.grid(crs), surface_grid.bounds)
+        _check_overlap(mosaic, layer)
+        grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
         codes_rc, valid_rc = mosaic.codes(crs, grid)
-        codes_rc[~valid_rc] = UNCLASSIFIED
         name = str(mosaic)
-    for code, replacement in replace.items():
+    codes_rc[~valid_rc] = UNCLASSIFIED
+    for code, replacement in replacements.items():
         codes_rc[codes_rc == code] = replacement
     unknown = sorted(set(np.unique(codes_rc).tolist()) - set(SURFACE_CODES))
     if unknown:
@@ -291,7 +271,22 @@ def _read_landcover(
             f"{name}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
             "(replace others with --landcover_codes, such as 5=3)"
         )
-    share = valid_rc.mean()
+    share = layer.share(lambda x, y: LandCover(grid, valid_rc).at(x, y))
     if share < 0.9:
-        log.warning("%s covers only %.0f %% of the surface model's extent", name, 100 * share)
+        log.warning("%s covers only %.0f %% of the surface; the rest is unclassified", name, 100 * share)
     return LandCover(grid, codes_rc.astype(np.uint8))
+
+
+def _assumptions(layer: _Surface, picture: _Picture) -> Assumptions:
+    grid, texture = picture.grid, picture.texture
+    return Assumptions(
+        layer.frame,
+        layer.vertical,
+        (layer.tiles, picture.tiles),
+        layer.grid,
+        grid,
+        layer.fills,
+        float(1 - np.isfinite(layer.heights_rc).mean()),
+        layer.share(lambda x, y: texture.is_picture(grid.columns(x), grid.rows_of(y))),
+        picture.remarks,
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datagen.__main__ import build_parser
 from datagen.cameras import centred_intrinsics
+from datagen.common_arguments import open_scene
 from datagen.mosaic import tile_paths
 from datagen.render import Renderer
 from datagen.scene import GeoScene
@@ -151,6 +153,24 @@ def test_tile_lists(tmp_path):
     for name in ("b.tif", "a.TIFF", ".hidden.tif", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in tile_paths([tmp_path, "c.vrt"], "orthophoto")] == ["a.TIFF", "b.tif", "c.vrt"]
+
+
+def test_the_commands_take_folders_and_several_files(whole, tmp_path, capsys):
+    surface, ortho = write_tiles(tmp_path / "s", HEIGHTS, 1.0), write_tiles(tmp_path / "o", COLOUR, 0.5)
+    views = ["--preset", "p.json", "--scene", "s", "--output_dir", str(tmp_path)]
+
+    def parsed(*geodata):
+        return build_parser(False).parse_args(["sections", *map(str, geodata), *views])
+
+    args = parsed("--surface", tmp_path / "s", "--ortho", *ortho, "--landcover", whole.landcover)
+    assert (args.surface, args.ortho, args.landcover) == (surface, ortho, whole.landcover)
+    assert_same(open_scene(args, tmp_path / "scene"), whole.open())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        parsed("--surface", tmp_path / "empty", "--ortho", whole.ortho)
+    assert "a folder without a GeoTIFF" in capsys.readouterr().err
+    assert open_scene(parsed("--surface", whole.surface, "--ortho", whole.ortho, "--height_unit", "foot"), tmp_path
+                      ).heights_rc.max() == pytest.approx(0.3048 * HEIGHTS.max())  # fmt: skip
 
 
 def test_bad_tiles_are_named(whole, tmp_path):

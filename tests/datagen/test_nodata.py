@@ -182,9 +182,10 @@ def test_bands_are_found_by_their_tags_and_names(coloured, crs):
         (np.concatenate((nir, PICTURE)), {"tags": named}, "red, green, blue are bands [2, 3, 4]"),
     ):
         colour, picture, scene = coloured(np.ascontiguousarray(bands), crs=crs, **options)
-        if crs:  # The copy loses tags; the original keeps them below.
-            continue
-        assert picture.all() and (colour == PICTURE.transpose(1, 2, 0)).all() and remark in str(scene.assumptions)
+        # Resampled twice, pixels at the shore and the border mix.
+        inner = np.r_[10:90, 110:190]
+        assert np.abs(colour[inner, 10:-10].astype(int) - PICTURE.transpose(1, 2, 0)[inner, 10:-10]).max() <= 2 * bool(crs)
+        assert picture[10:-10, 10:-10].all() and remark in str(scene.assumptions)
 
 
 def test_false_colour_is_said(coloured):
