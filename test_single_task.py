@@ -1,29 +1,33 @@
 #!/usr/bin/env python3
 """Evaluates single-task networks on sections: `python test_single_task.py SCENE --task coord --network_in FOLDER`."""
 
-import argparse
 import logging
 import sys
 
 
 def main() -> int:
-    from evaluation.checkpoints import keywords_as_options
-    from evaluation.options import SHORT_FLAGS, add_arguments, options_from
+    import torch
+
+    from evaluation.options import parse_options
     from evaluation.run import evaluate
     from training.device import choose_device
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args(keywords_as_options(sys.argv[1:], SHORT_FLAGS))
     try:
-        evaluate(options_from(args), choose_device(args.device))
+        options = parse_options(sys.argv[1:], __doc__)
+        outcome = evaluate(options, choose_device(options.device))
     except (ValueError, OSError) as error:
-        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        print(f"error: {(str(error).strip().splitlines() or [type(error).__name__])[-1]}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the reports of finished sections are kept", file=sys.stderr)
         return 130
+    if outcome.damaged:
+        print(f"error: not evaluated, cannot be read: {', '.join(map(str, outcome.damaged))}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.coord import CoordResult
 from evaluation.metrics import CoordSummary
 from evaluation.pictures import ERROR_COLOURS, coordinate_colours, coordinate_range, figure, save_figure
-from evaluation.reports import coord_report
+from evaluation.wording import coord_report
 
 _MAX_ROWS = 4
 _GROUND_POINTS = 60_000
