@@ -45,10 +45,10 @@ class Prediction:
         if self.stride == self.batch.stride:
             return values_BChw
         h, w = self.batch.labels_BChw.shape[-2:]
-        return sample_at_centres(values_BChw, h, w, self.batch.stride / self.stride)
+        return sample_at_centres(values_BChw, h, w, self.batch.stride // self.stride)
 
 
-def sample_at_centres(values_BCHW: torch.Tensor, h: int, w: int, stride: float) -> torch.Tensor:
+def sample_at_centres(values_BCHW: torch.Tensor, h: int, w: int, stride: int) -> torch.Tensor:
     """A map sampled bilinearly at the centres of larger cells, [B, C, h, w].
 
     Args:
@@ -56,7 +56,7 @@ def sample_at_centres(values_BCHW: torch.Tensor, h: int, w: int, stride: float) 
     """
     B, _, H, W = values_BCHW.shape
     size_2 = values_BCHW.new_tensor([W, H])
-    xy_hw2 = cell_centres(h, w, device=values_BCHW.device).permute(1, 2, 0) * (stride / STRIDE)
+    xy_hw2 = cell_centres(h, w, stride, device=values_BCHW.device).permute(1, 2, 0)
     grid_BHW2 = (2 * xy_hw2 / size_2 - 1).expand(B, h, w, 2)
     # The centres of the last cells may lie beyond the border.
     return F.grid_sample(values_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False)
