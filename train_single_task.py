@@ -1,28 +1,14 @@
 #!/usr/bin/env python3
 """Trains one single-task network: `python train_single_task.py SCENE --task coord`."""
 
-import argparse
-import logging
 import sys
 
 
 def main() -> int:
-    from training.loop import TrainingInterrupted, train
+    from training.command import run_command
     from training.options import add_arguments, options_from
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    try:
-        run = train(options_from(parser.parse_args()))
-    except TrainingInterrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
-        return 2
-    print(f"weights: {run.checkpoints}")
-    return 0
+    return run_command(__doc__, add_arguments, options_from)
 
 
 if __name__ == "__main__":
