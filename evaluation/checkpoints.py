@@ -20,6 +20,28 @@ class Weights:
     run: Run | None
 
 
+@dataclass(frozen=True)
+class IterationRange:
+    """Numbered checkpoints between two iterations, both exclusive; with either, files without an iteration drop out."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def accepts(self, weights: Path) -> bool:
+        if self.low is None and self.high is None:
+            return True
+        iteration = iteration_of(weights)
+        return (
+            iteration is not None
+            and (self.low is None or iteration > self.low)
+            and (self.high is None or iteration < self.high)
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{word} {v:g}" for word, v in (("beyond", self.low), ("before", self.high)) if v is not None]
+        return " and ".join(parts) or "of any iteration"
+
+
 def find_weights(options: EvaluationOptions) -> list[Weights]:
     """Weights files that the options name, in the order of folder and iteration (unnumbered ones last).
 
@@ -34,14 +56,10 @@ def find_weights(options: EvaluationOptions) -> list[Weights]:
         found, place = _named(options), options.network_in
     else:
         found, place = _searched(options)
-    chosen = [w for w in found if _in_range(w.path, options.min_ckpt_iter, options.max_ckpt_iter)]
+    iterations = IterationRange(options.min_ckpt_iter, options.max_ckpt_iter)
+    chosen = [w for w in found if iterations.accepts(w.path)]
     if not chosen:
-        wanted = " and ".join(
-            f"{word} {limit:g}"
-            for word, limit in (("beyond", options.min_ckpt_iter), ("before", options.max_ckpt_iter))
-            if limit is not None
-        )
-        reason = f"{len(found)} weights files, none {wanted or 'by their names'}" if found else NAME_RULE
+        reason = f"{len(found)} weights files, none {iterations}" if found else NAME_RULE
         raise FileNotFoundError(f"no weights to evaluate in {place}: {reason}")
     return chosen
 
@@ -123,14 +141,6 @@ def _has_session(run: Run, session: str) -> bool:
 
 def _described(criteria: RunFilter, session: str) -> str:
     return f"{criteria}, session {session}" if session else str(criteria)
-
-
-def _in_range(weights: Path, low: float | None, high: float | None) -> bool:
-    """Both ends are exclusive; with either, files without an iteration drop out."""
-    if low is None and high is None:
-        return True
-    iteration = iteration_of(weights)
-    return iteration is not None and (low is None or iteration > low) and (high is None or iteration < high)
 
 
 def _has_weights_name(name: str) -> bool:

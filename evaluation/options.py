@@ -15,7 +15,7 @@ from records.options import add_options, between, option, options_from, positive
 from runs.record import DOMAINS, KINDS, STAGES
 from runs.search import RunFilter
 from tasks import TASKS, UNCERTAINTIES
-from training.device import PRECISIONS
+from runs.device import PRECISIONS
 
 SIZES = ("full", "tiny")
 DEFAULT_SECTIONS = ("val_drone_sim", "val_drone_real")
@@ -121,6 +121,8 @@ class SelectionOptions:
     search_dir: Path | None = option(None, help="select in every run folder there and below; default: in the current folder")
     scene: str | None = option(None, help="in a search: only runs of this scene")
     runs: RunChoice = RunChoice()
+    min_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints beyond this iteration")
+    max_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints before this iteration")
     export: str | None = option(None, metavar="PATH", help="copy the selected weights, with their record, there; fields in "
                                 "braces ({scene} {task} {sim_chunk:.2f} {real_chunk:.2f} {domain} {partial} ...) are filled "
                                 "from the record")

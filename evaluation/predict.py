@@ -18,7 +18,7 @@ from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import Sample, SectionDataset
 from geometry.grid import FULL_SIZE_STRIDE, STRIDE, cell_centres
-from training.device import autocast_for
+from runs.device import autocast_for
 
 _BATCH_SIZE = 4
 

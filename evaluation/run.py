@@ -31,7 +31,7 @@ from networks.architecture import Architecture
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
-from training.device import autocast_for
+from runs.device import autocast_for
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.checkpoints import IterationRange
 from evaluation.reports import read_evaluations, twin_of, weights_fingerprint
 from evaluation.sections import section_for
 from evaluation.task_table import EVALUATIONS, Figure, TaskEvaluation
@@ -76,7 +77,9 @@ def _order(task: TaskEvaluation) -> Callable[[Candidate], tuple]:
     return key
 
 
-def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]:
+def rank(
+    folder: Path, task: str, section: str | None = None, iterations: IterationRange = IterationRange()
+) -> list[Candidate]:
     """Weights of a folder with results that may be compared, best first.
 
     A result counts when it is of the weights file as it is now, and of the newest content of the section that any
@@ -85,15 +88,21 @@ def rank(folder: Path, task: str, section: str | None = None) -> list[Candidate]
 
     Args:
         section: the results that count; None: each file's last ones.
+        iterations: the checkpoints that count.
     Raises:
         FileNotFoundError: no results of the task (and section) are there, or none counts.
         ValueError: a results file is damaged; names it.
     """
     task_named(task)
     files = sorted(folder.glob(f"results_*.net_task_{task}.txt"))
-    results = [result for path in files for result in _results(path, task, section)]
+    in_range = [path for path in files if iterations.accepts(_weights_of(path, task))]
+    results = [result for path in in_range for result in _results(path, task, section)]
     if not results:
-        wanted = f"section {section} in its {len(files)} results files" if files else f"results_*.net_task_{task}.txt"
+        wanted = f"results_*.net_task_{task}.txt"
+        if in_range:
+            wanted = f"section {section} in its {len(in_range)} results files"
+        elif files:
+            wanted += f" {iterations}"
         raise FileNotFoundError(f"no results to choose from in {folder.resolve()}: no {wanted}; run test_single_task.py")
     candidates = [result.candidate for result in _comparable(results)]
     if not candidates:
@@ -145,11 +154,14 @@ def _say_passed_over(before: list[_Result], after: list[_Result], why: str) -> N
         logger.warning("passed over, results %s: %s", why, ", ".join(sorted(str(path) for path in lost)))
 
 
+def _weights_of(results_file: Path, task: str) -> Path:
+    return results_file.with_name(results_file.name.removeprefix("results_").removesuffix(f"_task_{task}.txt"))
+
+
 def _results(path: Path, task: str, section: str | None) -> list[_Result]:
     """Results of one file, oldest first: from its JSON twin where there is one, else from the text."""
     evaluation = EVALUATIONS[task]
-    weights = path.with_name(path.name.removeprefix("results_").removesuffix(f"_task_{task}.txt"))
-    twin = twin_of(path)
+    weights, twin = _weights_of(path, task), twin_of(path)
     if twin.is_file():
         entries = read_evaluations(twin)
         found = [_from_entry(entry, weights, twin, evaluation) for entry in entries]
@@ -210,7 +222,9 @@ def _candidate(
     )
 
 
-def select(folder: Path, task: str, section: str | None = None) -> tuple[list[Candidate], Candidate]:
+def select(
+    folder: Path, task: str, section: str | None = None, iterations: IterationRange = IterationRange()
+) -> tuple[list[Candidate], Candidate]:
     """Ranks a folder's results, writes `results_overall.txt` and flags the best numbered checkpoint.
 
     Unnumbered weights (model.net) are copies of a numbered state: they are listed, and chosen only when nothing else is.
@@ -218,7 +232,7 @@ def select(folder: Path, task: str, section: str | None = None) -> tuple[list[Ca
     Returns:
         (all candidates, best first; the selected one).
     """
-    candidates = rank(folder, task, section)
+    candidates = rank(folder, task, section, iterations)
     selected = next((c for c in candidates if c.iteration is not None), candidates[0])
     files = sorted(path.name for path in folder.glob(f"results_*.net_task_{task}.txt"))
     with replacing(folder / OVERALL_NAME) as temporary:
@@ -311,7 +325,8 @@ def export(weights: Path, target: Path) -> None:
 
 
 def select_and_export(
-    folders: Sequence[Path], task: str, section: str | None, template: str | None, say: Callable[[str], None]
+    folders: Sequence[Path], task: str, section: str | None, template: str | None, say: Callable[[str], None],
+    iterations: IterationRange = IterationRange(),
 ) -> None:
     """Selects in every folder; exports each winner, the best one where several runs fill the same path.
 
@@ -324,7 +339,7 @@ def select_and_export(
     chosen: dict[Path, Candidate] = {}
     for folder in folders:
         of_run = None if section is None else section_for(section, run_in(folder), folder)
-        candidates, selected = select(folder, task, of_run)
+        candidates, selected = select(folder, task, of_run, iterations)
         say(f"{folder}\n{table(candidates[:_SHOWN], task)}\nselected: {selected.weights.name}")
         if template is None:
             continue

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> int:
+    from evaluation.checkpoints import IterationRange
     from evaluation.options import SelectionOptions, without_keywords
     from evaluation.selection import runs_with_results, select_and_export
     from records.options import add_options, options_from
@@ -25,7 +26,8 @@ def main() -> int:
         folders = [Path.cwd()]
         if options.search_dir is not None:
             folders = [run.folder for run in runs_with_results(options.search_dir, options.task, options.criteria)]
-        select_and_export(folders, options.task, options.section, options.export, print)
+        iterations = IterationRange(options.min_ckpt_iter, options.max_ckpt_iter)
+        select_and_export(folders, options.task, options.section, options.export, print, iterations)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -291,40 +291,35 @@ def test_a_full_size_prediction_is_solved_whole_and_compared_on_the_labels_grid(
     assert all(r.translation_m > 10 for r in wrong)
 
 
-@pytest.mark.parametrize("labels", ["stride 8", "full size"])
+@pytest.mark.parametrize("stride", [8, 1])
 @pytest.mark.parametrize("task", ["coord", "depth", "normal"])
-def test_full_size_networks_are_evaluated_on_labels_of_both_sizes(plane_section, tmp_path, task, labels):
-    scene = "scene" if labels == "stride 8" else "scene-fullsize"
-    section = plane_section(1, f"{scene}/val_sim")
-    if labels == "full size":
-        for folder in ("init", "depth", "normal"):
-            path = section / folder / "view_000.dat"
-            small = torch.load(path)
-            torch.save(small.repeat_interleave(8, -1).repeat_interleave(8, -2).contiguous(), path)
+def test_full_size_networks_are_evaluated_on_labels_of_both_sizes(plane_section, tmp_path, task, stride):
+    scene = "scene" if stride == 8 else "scene-fullsize"
+    plane_section(1, f"{scene}/val_sim", stride=stride)
     run = tmp_path / "run"
     make_run(run, task=task, architecture=Architecture.for_task(task, tiny=True, fullsize=True))
-    options = parse(scene, "--task", task, "--fullsize", "--section", "val_sim", "--datasets_dir", tmp_path, "--search_dir", run,
-                    "--save_pred")  # fmt: skip
-    if (task, labels) == ("coord", "full size"):
-        # Blocks of equal coordinates do not project onto their pixels, and are refused as any such labels.
-        with pytest.raises(ValueError, match="do not project"):
-            evaluate(options, CPU)
-        return
-    if labels == "full size":
-        (section / "init" / "view_000.dat").unlink()  # made of blocks as well
-        if task == "coord":
-            return
-    evaluate(options, CPU)
+    evaluate(parse(
+        scene, "--task", task, "--fullsize", "--section", "val_sim", "--datasets_dir", tmp_path, "--search_dir", run, "--save_pred",
+    ), CPU)  # fmt: skip
     saved = np.load(run / f"{task}_pred_{NAME}_val_sim/view_000.npz")
-    size = (8, 12) if labels == "stride 8" else (64, 96)
+    size = (64 // stride, 96 // stride)
     assert saved[f"{task}_pred"].shape[-2:] == saved[f"{task}_gt"].shape[-2:] == size
+
+
+def test_networks_of_the_grid_are_evaluated_on_full_size_labels_too(plane_section, tmp_path):
+    plane_section(1, "scene-fullsize/val_sim", stride=1)
+    make_run(tmp_path / "run")
+    evaluate(parse("scene-fullsize", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in",
+                   tmp_path / "run", "--save_pred"), CPU)  # fmt: skip
+    saved = np.load(tmp_path / f"run/coord_pred_{NAME}_val_sim/view_000.npz")
+    assert saved["coord_pred"].shape == saved["coord_gt"].shape == (3, 8, 12)
 
 
 def test_sampling_at_centres_of_cells():
     ramp = cell_centres(20, 24, 1)[None]  # every pixel holds its own centre
     torch.testing.assert_close(sample_at_centres(ramp, 2, 3, 8), cell_centres(2, 3, 8)[None])
     # The last cells of sizes that 8 does not divide look beyond the border: the border's value.
-    assert sample_at_centres(ramp, 3, 3, 8)[0, :, 2, 0].tolist() == [4.0, 19.5]
+    assert sample_at_centres(ramp, 3, 3, 8)[0, :, 2, 0].tolist() == pytest.approx([4.0, 19.5])
 
 
 def test_resampled_normals_are_unit_vectors_and_do_not_mind_the_half_turn():
@@ -426,7 +421,7 @@ def test_damaged_weights_are_reported_and_the_others_evaluated(plane_section, tm
     assert done.returncode == 2 and done.stderr.strip().endswith(f"error: not evaluated, cannot be read: {run / NAME}")
     assert len(entries(run, name="ckpt_iter_0000008.net")) == 2
     (run / "ckpt_iter_0000008.net").unlink()
-    with pytest.raises(ValueError, match=f"{NAME} is not a readable weights file"):
+    with pytest.raises(ValueError, match=f"{NAME} is damaged"):
         evaluate(parse(*command), CPU)
 
 

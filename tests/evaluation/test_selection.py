@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from evaluation.checkpoints import IterationRange
 from evaluation.metrics import Spread, coord_summary
 from evaluation.reports import write_results
 from evaluation.selection import export, export_path, rank, select, select_and_export
@@ -121,6 +122,14 @@ def test_a_semantics_figure_that_is_not_finite_loses_in_the_text_too(tmp_path):
     assert [c.iteration for c in rank(tmp_path, "semantics")] == [1, 0]
     drop_json(tmp_path)
     assert [c.iteration for c in rank(tmp_path, "semantics")] == [1, 0]
+
+
+def test_a_range_of_iterations_narrows_the_choice(run_folder):
+    assert [c.iteration for c in rank(run_folder, "coord", None, IterationRange(10))] == [20]
+    assert [c.iteration for c in rank(run_folder, "coord", None, IterationRange(5, 20))] == [10]
+    assert [c.iteration for c in rank(run_folder, "coord", None, IterationRange(0, 1e99))] == [20, 10]
+    with pytest.raises(FileNotFoundError, match="beyond 20"):
+        rank(run_folder, "coord", None, IterationRange(20))
 
 
 def test_results_of_replaced_weights_do_not_count(run_folder, caplog):
@@ -285,6 +294,8 @@ def test_the_command(run_folder, repository):
     assert (run_folder / "out/best.net").read_bytes() == b"ckpt_iter_0000020.net"
     failed = subprocess.run([*command, "weather"], cwd=run_folder, capture_output=True, text=True)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "'weather'" in failed.stderr
+    done = subprocess.run([*command, "coord", "--min_ckpt_iter", "5", "--max_ckpt_iter", "20"], cwd=run_folder, capture_output=True, text=True)
+    assert "selected: ckpt_iter_0000010.net" in done.stdout
     search = [*command, "coord", "--search_dir", str(run_folder.parent)]
     for flags, words in ((["--keywords", "run", "-tiny"], "-tiny"), (["--scene", "tow"], "scene tow"), (["--kind", "sim_only"], "sim_only")):
         failed = subprocess.run([*search, *flags], capture_output=True, text=True)
