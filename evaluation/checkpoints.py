@@ -42,6 +42,9 @@ class IterationRange:
         return " and ".join(parts) or "of any iteration"
 
 
+ANY_ITERATION = IterationRange()
+
+
 def find_weights(options: EvaluationOptions) -> list[Weights]:
     """Weights files that the options name, in the order of folder and iteration (unnumbered ones last).
 

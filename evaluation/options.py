@@ -6,16 +6,16 @@ import argparse
 import math
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation.solving import SolverOptions
 from records.options import add_options, between, option, options_from, positive
+from runs.device import PRECISIONS
 from runs.record import DOMAINS, KINDS, STAGES
 from runs.search import RunFilter
 from tasks import TASKS, UNCERTAINTIES
-from runs.device import PRECISIONS
 
 SIZES = ("full", "tiny")
 DEFAULT_SECTIONS = ("val_drone_sim", "val_drone_real")
@@ -35,8 +35,9 @@ class RunChoice:
     kind: str | None = option(None, choices=KINDS, help="only runs on this kind of data")
     domain: str | None = option(None, choices=DOMAINS, help="only runs on real photos of this domain")
     size: str | None = option(None, choices=SIZES, help="only networks of this size")
-    keywords: tuple[str, ...] = option((), metavar="K",
-                                       help="all must occur in the run folder's name; with a leading !, must not")
+    keywords: tuple[str, ...] = option(
+        (), metavar="K", help="all must occur in the run folder's name; with a leading !, must not"
+    )
 
     def criteria(self, *, scene: str | None, task: str | None) -> RunFilter:
         """The filter of a search."""
@@ -54,20 +55,30 @@ class EvaluationOptions:
 
     scene: str = option(positional=True, help="scene name: the folder below the data sets folder")
     task: str = option(choices=TASKS, help="what the networks predict")
-    solver: SolverOptions = SolverOptions()
+    solver: SolverOptions = field(default_factory=SolverOptions)
 
     section: tuple[str, ...] = option(
-        DEFAULT_SECTIONS, group="data", metavar="S",
+        DEFAULT_SECTIONS,
+        group="data",
+        metavar="S",
         help="sections; validation or test: the one that fits each run; groups: test_real_all real_all test_sim_all sim_all",
     )
-    datasets_dir: Path = option(default_factory=lambda: Path(os.environ.get("DATASETS_DIR") or "datasets"), decides=False,
-                                help="folder of the scenes, also by the environment's DATASETS_DIR")
-    image_height: int | None = option(None, check=positive,
-                                      help="shorter side of the network input in px; default: as in training, else 480")
+    datasets_dir: Path = option(
+        default_factory=lambda: Path(os.environ.get("DATASETS_DIR") or "datasets"),
+        decides=False,
+        help="folder of the scenes, also by the environment's DATASETS_DIR",
+    )
+    image_height: int | None = option(
+        None, check=positive, help="shorter side of the network input in px; default: as in training, else 480"
+    )
     num_workers: int = option(0, check=between(0, 1024), decides=False, help="loader processes")
 
-    network_in: Path | None = option(None, group="weights (their architecture is read from them; flags only assert it)",
-                                     decides=False, help="weights file, or folder: its model.net and ckpt_iter*.net")
+    network_in: Path | None = option(
+        None,
+        group="weights (their architecture is read from them; flags only assert it)",
+        decides=False,
+        help="weights file, or folder: its model.net and ckpt_iter*.net",
+    )
     runs: RunChoice = RunChoice()
     session: str = option("", flags=("-sid",), help="only runs of this session")
     min_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints beyond this iteration")
@@ -78,11 +89,16 @@ class EvaluationOptions:
     uncertainty: str | None = option(None, choices=UNCERTAINTIES, lower=True, help="the network's uncertainty")
     precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
 
-    plot: bool = option(False, group="output, beside the weights", decides=False,
-                        help="pictures of every image's prediction and error")
+    plot: bool = option(
+        False, group="output, beside the weights", decides=False, help="pictures of every image's prediction and error"
+    )
     save_pred: bool = option(False, decides=False, help="predictions as .npz")
-    overview: Path | None = option(None, decides=False, metavar="PICTURE",
-                                   help="one picture of the whole: predictions, errors, track (one weights file and section, coord)")
+    overview: Path | None = option(
+        None,
+        decides=False,
+        metavar="PICTURE",
+        help="one picture of the whole: predictions, errors, track (one weights file and section, coord)",
+    )
     resume: bool = option(False, decides=False, help="skip what was evaluated already: same weights, section and settings")
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
@@ -116,16 +132,22 @@ class SelectionOptions:
     """A selection of checkpoints: the flags of `select_ckpt.py`."""
 
     task: str = option(choices=TASKS, help="whose results")
-    section: str | None = option(None, help="whose results; validation or test: of the section that fits each run; "
-                                 "default: the last block of each file")
+    section: str | None = option(
+        None,
+        help="whose results; validation or test: of the section that fits each run; default: the last block of each file",
+    )
     search_dir: Path | None = option(None, help="select in every run folder there and below; default: in the current folder")
     scene: str | None = option(None, help="in a search: only runs of this scene")
     runs: RunChoice = RunChoice()
     min_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints beyond this iteration")
     max_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints before this iteration")
-    export: str | None = option(None, metavar="PATH", help="copy the selected weights, with their record, there; fields in "
-                                "braces ({scene} {task} {sim_chunk:.2f} {real_chunk:.2f} {domain} {partial} ...) are filled "
-                                "from the record")
+    export: str | None = option(
+        None,
+        metavar="PATH",
+        help="copy the selected weights, with their record, there; fields in "
+        "braces ({scene} {task} {sim_chunk:.2f} {real_chunk:.2f} {domain} {partial} ...) are filled "
+        "from the record",
+    )
 
     @property
     def criteria(self) -> RunFilter:
@@ -142,7 +164,11 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
     parser = argparse.ArgumentParser(description=description)
     add_options(parser, EvaluationOptions)
     parser.add_argument(
-        "--search_dir", nargs="?", const="", default=None, metavar="DIR",
+        "--search_dir",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="DIR",
         help="evaluate the runs of SCENE and --task in DIR and all its sub-folders; without DIR: in the direct sub-folders "
         "of --network_in",
     )

@@ -76,9 +76,7 @@ def section_file(weights: Path, section: str, ending: str) -> Path:
     return weights.parent / f"{section}_{weights.name}_{ending}"
 
 
-def write_results(
-    weights: Path, task: str, subject: Subject, summary: Any, rows: Sequence[Mapping[str, Any]]
-) -> str:
+def write_results(weights: Path, task: str, subject: Subject, summary: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     """Appends a section's block to the text report and to its JSON twin, and writes one CSV row per image.
 
     Other processes may do the same at the same time: nothing is lost. Each file appears complete or not at all.
@@ -134,9 +132,7 @@ def was_evaluated(weights: Path, task: str, subject: Subject) -> bool:
     return any({key: entry.get(key) for key in wanted} == wanted for entry in entries)
 
 
-def write_estimated_positions(
-    weights: Path, section: str, names: Sequence[str], positions_N3: np.ndarray
-) -> None:
+def write_estimated_positions(weights: Path, section: str, names: Sequence[str], positions_N3: np.ndarray) -> None:
     """Writes the estimated camera centres as [n, 3] array and as text, `file x y z` with 2 decimals; nan without pose."""
     array = section_file(weights, section, "out_xyz_poses.npy")
     with replacing(array) as temporary, temporary.open("wb") as stream:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,22 @@ from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
 from evaluation.predict import predictions
 from evaluation.reports import (
-    Subject, save_arrays, section_file, was_evaluated, weights_fingerprint, write_estimated_positions, write_results,
+    Subject,
+    save_arrays,
+    section_file,
+    was_evaluated,
+    weights_fingerprint,
+    write_estimated_positions,
+    write_results,
 )
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
 from networks import load_network
 from networks.architecture import Architecture
+from runs.device import autocast_for
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
-from runs.device import autocast_for
 
 logger = logging.getLogger(__name__)
 
@@ -74,27 +81,21 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
-    wanted = {w.path: _names_of_sections(options, w) for w in chosen}
-    names = dict.fromkeys(name for names in wanted.values() for name in names)
-    sections = {name: _open_section(options, name) for name in names}
+    wanted = {w.path: list(dict.fromkeys(section_for(s, w.run, w.path) for s in options.section)) for w in chosen}
+    sections = {name: _open_section(options, name) for name in dict.fromkeys(itertools.chain(*wanted.values()))}
     for weights in chosen:
         if weights.run is not None and weights.run.record is not None:
             check_architecture(weights.run.record.architecture, options, weights.path)
     for folder in sorted({weights.path.parent for weights in chosen}):
         _check_writable(folder)
 
-    outcome = Outcome()
+    evaluation = _Evaluation(options, device)
     for weights in chosen:
-        try:
-            net = load_network(weights.path)
-        except ValueError as error:
-            outcome.damaged[weights.path] = str(error)
-            logger.error("cannot be read, passed over: %s", error)
-            continue
-        _evaluate_weights(net, weights, [sections[name] for name in wanted[weights.path]], options, device, outcome)
-    if outcome.damaged and len(outcome.damaged) == len(chosen):
-        raise ValueError("; ".join(outcome.damaged.values()))
-    return outcome
+        evaluation.of_weights(weights, [sections[name] for name in wanted[weights.path]])
+    damaged = evaluation.outcome.damaged
+    if damaged and len(damaged) == len(chosen):
+        raise ValueError("; ".join(damaged.values()))
+    return evaluation.outcome
 
 
 def check_architecture(found: Architecture, options: EvaluationOptions, weights: Path) -> None:
@@ -104,10 +105,6 @@ def check_architecture(found: Architecture, options: EvaluationOptions, weights:
     for name, value in options.asserted.items():
         if getattr(found, name) != value:
             raise ValueError(f"{weights} has {name} = {getattr(found, name)}, but a flag says {value}")
-
-
-def _names_of_sections(options: EvaluationOptions, weights: Weights) -> list[str]:
-    return list(dict.fromkeys(section_for(name, weights.run, weights.path) for name in options.section))
 
 
 def _open_section(options: EvaluationOptions, name: str) -> _Section:
@@ -121,76 +118,110 @@ def _open_section(options: EvaluationOptions, name: str) -> _Section:
     return _Section(name, folders, tuple(contents))
 
 
-def _evaluate_weights(
-    net: nn.Module, weights: Weights, sections: list[_Section], options: EvaluationOptions, device: torch.device, outcome: Outcome
-) -> None:
-    check_architecture(net.architecture, options, weights.path)
-    record = weights.run.record if weights.run is not None else None
-    if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
-        logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
-    preprocessing = preprocessing_for(
-        weights.path, grayscale=net.architecture.in_channels == 1, scene=options.scene, scene_dir=options.scene_dir,
-        image_height=options.image_height,
-    )
-    trained_in = str(record.options.get("precision", _PRECISION_WITHOUT_RECORD)) if record else _PRECISION_WITHOUT_RECORD
-    settings: dict[str, Any] = {
-        "scene": options.scene, "preprocessing": asdict(preprocessing), "architecture": asdict(net.architecture),
-        "precision": _arithmetic(device, options.precision or trained_in),
-    }
-    if EVALUATIONS[options.task].measure is None:
-        settings["solver"] = asdict(options.solver)
-    content = weights_fingerprint(weights.path)
-    asks_for_files = options.plot or options.save_pred or options.overview is not None
-    for section in sections:
-        subject = Subject(section.name, content, section.contents, settings)
-        if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
-            logger.info("%s on %s: evaluated already", weights.path, section.name)
-            outcome.skipped.append((weights.path, section.name))
-            continue
-        report = _evaluate_section(net, weights.path, subject, section.folders, preprocessing, options, device)
-        logger.info("%s\n%s", weights.path, report)
-        if weights.path not in outcome.evaluated:
-            outcome.evaluated.append(weights.path)
+class _Evaluation:
+    """What stays the same from one weights file to the next."""
 
+    def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
+        self.options, self.device = options, device
+        self.outcome = Outcome()
+        self._without_record: dict[bool, Preprocessing] = {}
 
-def _arithmetic(device: torch.device, precision: str) -> str:
-    """What a precision means on a device: bf16 or float32."""
-    with autocast_for(device, precision):
-        return "bf16" if torch.is_autocast_enabled(device.type) else "float32"
+    def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
+        """Evaluates one weights file on its sections."""
+        options = self.options
+        try:
+            net = load_network(weights.path)
+        except ValueError as error:
+            self.outcome.damaged[weights.path] = str(error)
+            logger.error("cannot be read, passed over: %s", error)
+            return
+        check_architecture(net.architecture, options, weights.path)
+        settings = self._settings(weights, net)
+        content = weights_fingerprint(weights.path)
+        asks_for_files = options.plot or options.save_pred or options.overview is not None
+        for section in sections:
+            subject = Subject(section.name, content, section.contents, settings)
+            if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
+                logger.info("%s on %s: evaluated already", weights.path, section.name)
+                self.outcome.skipped.append((weights.path, section.name))
+                continue
+            report = self._of_section(net, weights.path, subject, section.folders)
+            logger.info("%s\n%s", weights.path, report)
+            if weights.path not in self.outcome.evaluated:
+                self.outcome.evaluated.append(weights.path)
 
+    def _settings(self, weights: Weights, net: nn.Module) -> dict[str, Any]:
+        """Everything that decides the figures, besides weights and data."""
+        options, record = self.options, weights.run.record if weights.run is not None else None
+        if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
+            logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
+        trained_in = (
+            _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
+        )
+        with autocast_for(self.device, options.precision or trained_in):
+            precision = "bf16" if torch.is_autocast_enabled(self.device.type) else "float32"
+        settings = {
+            "scene": options.scene,
+            "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
+            "architecture": net.architecture,
+            "precision": precision,
+        }
+        if EVALUATIONS[options.task].measure is None:
+            settings["solver"] = options.solver
+        return settings
 
-def _evaluate_section(
-    net: nn.Module, weights: Path, subject: Subject, folders: list[Path], preprocessing: Preprocessing,
-    options: EvaluationOptions, device: torch.device,
-) -> str:
-    section, task = subject.section, options.task
-    dataset = SectionDataset(folders, task, preprocessing.image_height)
-    stream = predictions(
-        net, dataset, preprocessing, device=device, precision=subject.settings["precision"],
-        num_workers=options.num_workers, title=f"{weights.name} {section}",
-    )
-    solves_poses = EVALUATIONS[task].measure is None
-    results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
-    figures = CoordFigures() if solves_poses else DenseFigures(task)
-    pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
-    plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
-    kept = []
-    for result in results:
-        figures.add(result)
-        # In a group of sections the same stem occurs more than once.
-        name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
-        if pred_folder is not None:
-            save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
-        if plot_folder is not None:
-            draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
+    def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
+        def choose() -> Preprocessing:
+            return preprocessing_for(
+                weights.path,
+                grayscale=grayscale,
+                scene=self.options.scene,
+                scene_dir=self.options.scene_dir,
+                image_height=self.options.image_height,
+            )
+
+        if weights.run is not None and weights.run.record is not None:
+            return choose()
+        if grayscale not in self._without_record:  # colours may have to be measured: once for all
+            self._without_record[grayscale] = choose()
+        return self._without_record[grayscale]
+
+    def _of_section(self, net: nn.Module, weights: Path, subject: Subject, folders: list[Path]) -> str:
+        """Predicts, measures and writes; returns the report's block."""
+        options, section, task = self.options, subject.section, self.options.task
+        preprocessing = subject.settings["preprocessing"]
+        dataset = SectionDataset(folders, task, preprocessing.image_height)
+        stream = predictions(
+            net,
+            dataset,
+            preprocessing,
+            device=self.device,
+            precision=subject.settings["precision"],
+            num_workers=options.num_workers,
+            title=f"{weights.name} {section}",
+        )
+        solves_poses = EVALUATIONS[task].measure is None
+        results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
+        figures = CoordFigures() if solves_poses else DenseFigures(task)
+        pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
+        plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
+        kept = []
+        for result in results:
+            figures.add(result)
+            # In a group of sections the same stem occurs more than once.
+            name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
+            if pred_folder is not None:
+                save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
+            if plot_folder is not None:
+                draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
+            if options.overview is not None:
+                kept.append(result)
+
+        if figures.positions_N3 is not None:
+            write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
         if options.overview is not None:
-            kept.append(result)
-
-    if figures.positions_N3 is not None:
-        write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
-    if options.overview is not None:
-        draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
-    return write_results(weights, task, subject, figures.summary(), figures.rows)
+            draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
+        return write_results(weights, task, subject, figures.summary(), figures.rows)
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:

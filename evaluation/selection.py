@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.checkpoints import IterationRange
+from evaluation.checkpoints import ANY_ITERATION, IterationRange
 from evaluation.reports import read_evaluations, twin_of, weights_fingerprint
 from evaluation.sections import section_for
 from evaluation.task_table import EVALUATIONS, Figure, TaskEvaluation
@@ -77,9 +77,7 @@ def _order(task: TaskEvaluation) -> Callable[[Candidate], tuple]:
     return key
 
 
-def rank(
-    folder: Path, task: str, section: str | None = None, iterations: IterationRange = IterationRange()
-) -> list[Candidate]:
+def rank(folder: Path, task: str, section: str | None = None, iterations: IterationRange = ANY_ITERATION) -> list[Candidate]:
     """Weights of a folder with results that may be compared, best first.
 
     A result counts when it is of the weights file as it is now, and of the newest content of the section that any
@@ -107,7 +105,8 @@ def rank(
     candidates = [result.candidate for result in _comparable(results)]
     if not candidates:
         raise FileNotFoundError(
-            f"no results to choose from in {folder.resolve()}: none is of the weights as they are now; run test_single_task.py"
+            f"no results to choose from in {folder.resolve()}: none is of the weights as they are now; "
+            "run test_single_task.py"
         )
     return sorted(candidates, key=_order(EVALUATIONS[task]))
 
@@ -205,12 +204,19 @@ def _from_block(section: str, block: str, weights: Path, path: Path, task: TaskE
 
 
 def _candidate(
-    weights: Path, section: str, content: str | None, value: Callable[[Figure], float | None], source: Path, task: TaskEvaluation
+    weights: Path,
+    section: str,
+    content: str | None,
+    value: Callable[[Figure], float | None],
+    source: Path,
+    task: TaskEvaluation,
 ) -> Candidate:
     values = [value(figure) for figure in task.figures]
     tie_break = value(task.tie_break) if task.tie_break is not None else 0.0
     if values[0] is None or tie_break is None:
-        raise ValueError(f"{source}: an evaluation on {section} has no {task.figures[0].title}; delete it and evaluate again")
+        raise ValueError(
+            f"{source}: an evaluation on {section} has no {task.figures[0].title}; delete it and evaluate again"
+        )
     worst = -math.inf if task.descending else math.inf
     figures = tuple(math.nan if number is None else number for number in values)
     return Candidate(
@@ -223,7 +229,7 @@ def _candidate(
 
 
 def select(
-    folder: Path, task: str, section: str | None = None, iterations: IterationRange = IterationRange()
+    folder: Path, task: str, section: str | None = None, iterations: IterationRange = ANY_ITERATION
 ) -> tuple[list[Candidate], Candidate]:
     """Ranks a folder's results, writes `results_overall.txt` and flags the best numbered checkpoint.
 
@@ -244,7 +250,8 @@ def select(
         with replacing(folder / f"FLAG_SELECTED_ITER_{selected.iteration:07d}.nodata") as temporary:
             temporary.write_text(
                 f"{selected.weights.name} was selected by its {figure.title} of {selected.figure:.3f} {figure.unit} "
-                f"on {selected.section}.\n", encoding="utf-8",
+                f"on {selected.section}.\n",
+                encoding="utf-8",
             )
     return candidates, selected
 
@@ -291,7 +298,9 @@ def export_path(template: str, weights: Path) -> Path:
     try:
         return Path(template.format_map({name: value for name, value in known.items() if value is not None}))
     except KeyError as error:
-        raise ValueError(f"cannot fill {template!r}: the record of {weights} does not know its {error.args[0]}; {advice}") from None
+        raise ValueError(
+            f"cannot fill {template!r}: the record of {weights} does not know its {error.args[0]}; {advice}"
+        ) from None
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(f"cannot fill {template!r} from the record of {weights}: {error}; {advice}") from None
 
@@ -325,8 +334,12 @@ def export(weights: Path, target: Path) -> None:
 
 
 def select_and_export(
-    folders: Sequence[Path], task: str, section: str | None, template: str | None, say: Callable[[str], None],
-    iterations: IterationRange = IterationRange(),
+    folders: Sequence[Path],
+    task: str,
+    section: str | None,
+    template: str | None,
+    say: Callable[[str], None],
+    iterations: IterationRange = ANY_ITERATION,
 ) -> None:
     """Selects in every folder; exports each winner, the best one where several runs fill the same path.
 
@@ -358,6 +371,8 @@ def _better(one: Candidate, other: Candidate, target: Path, task: str, say: Call
         )
     better = min((one, other), key=_order(EVALUATIONS[task]))
     worse = other if better is one else one
-    say(f"{one.weights} and {other.weights} both go to {target}: the better one does, {better.weights} "
-        f"({better.figure:.3f} against {worse.figure:.3f})")
+    say(
+        f"{one.weights} and {other.weights} both go to {target}: the better one does, {better.weights} "
+        f"({better.figure:.3f} against {worse.figure:.3f})"
+    )
     return better

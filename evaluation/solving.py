@@ -20,8 +20,12 @@ _FOCAL_TOLERANCE = 0.01
 class SolverOptions:
     """How poses are found; the fields are the flags."""
 
-    solver: str = option("dsacstar", choices=SOLVERS, group="pose solver (task coord)",
-                         help="dsacstar (fx fy cx cy, weighted by the predicted uncertainty) or the published forward_rgb")
+    solver: str = option(
+        "dsacstar",
+        choices=SOLVERS,
+        group="pose solver (task coord)",
+        help="dsacstar (fx fy cx cy, weighted by the predicted uncertainty) or the published forward_rgb",
+    )
     hypotheses: int = option(64, flags=("-hyps",), check=positive, help="pose hypotheses per image")
     threshold: float = option(10.0, flags=("-t",), check=positive, help="inlier threshold in px")
     inlieralpha: float = option(100.0, flags=("-ia",), check=positive, help="scale of the soft inlier count")
@@ -78,9 +82,7 @@ def solve_poses(
     ]
 
 
-def _solve_published(
-    coords_13hw: torch.Tensor, K_33: torch.Tensor, options: SolverOptions, stride: int
-) -> EstimatedPose:
+def _solve_published(coords_13hw: torch.Tensor, K_33: torch.Tensor, options: SolverOptions, stride: int) -> EstimatedPose:
     fx, fy = K_33[0, 0].item(), K_33[1, 1].item()
     if abs(fx / fy - 1) > _FOCAL_TOLERANCE:
         raise ValueError(f"--solver published knows one focal length, but fx = {fx:.1f} and fy = {fy:.1f} px")

@@ -89,8 +89,12 @@ EVALUATIONS: dict[str, TaskEvaluation] = {
         pictures.draw_depth,
         (
             Figure("median RMS error", "m", ("rms_m", "median"), rf"^RMS error, .* median: {_NUMBER}m$"),
-            Figure("median relative error", "%", ("absolute_relative_percent", "median"),
-                   rf"^absolute relative .* median: {_NUMBER}%$"),
+            Figure(
+                "median relative error",
+                "%",
+                ("absolute_relative_percent", "median"),
+                rf"^absolute relative .* median: {_NUMBER}%$",
+            ),
         ),
     ),
     "normal": TaskEvaluation(
@@ -100,7 +104,9 @@ EVALUATIONS: dict[str, TaskEvaluation] = {
         (Figure("median angular error", "deg", ("batch_angle_deg", "median"), rf"^angular pred.* median: {_NUMBER} deg$"),),
     ),
     "semantics": TaskEvaluation(
-        DenseMeasure(measures.decode_semantics, lambda labels_BHW: labels_BHW, measures.measure_semantics, semantics_summary),
+        DenseMeasure(
+            measures.decode_semantics, lambda labels_BHW: labels_BHW, measures.measure_semantics, semantics_summary
+        ),
         wording.semantics_report,
         pictures.draw_semantics,
         (

@@ -23,7 +23,8 @@ def make_record(name: str, **changes) -> RunRecord:
     """A record of a tiny coord run on synthetic images of `scene`."""
     values = {
         "name": name, "scene": "scene", "task": "coord", "stage": "pretrain", "kind": "sim_only", "domain": None,
-        "sim_chunk": 1.0, "real_chunk": 0.0, "architecture": TINY, "options": {"seed": 2021, "session": "", "precision": "float32"},
+        "sim_chunk": 1.0, "real_chunk": 0.0, "architecture": TINY,
+        "options": {"seed": 2021, "session": "", "precision": "float32"},
         "sections": (SectionRecord("train_sim", 12, "0" * 16),), "images_per_epoch": 12, "preprocessing": COLOURS,
         "statistics": PUBLISHED_SCENES["urbanscape"], "frame": None, "cameras": None, "parents": (), "software": {},
     }  # fmt: skip
@@ -64,5 +65,7 @@ def run_folder(tmp_path) -> Path:
     folder.mkdir()
     for name, median_m in (("ckpt_iter_0000010.net", 2.004), ("ckpt_iter_0000020.net", 2.001), ("model.net", 1.5)):
         write_coord(folder, name, median_m)
-    write_record(folder, make_record(folder.name, scene="town", stage="finetune", kind="pairs", domain="in_place", real_chunk=0.5))
+    write_record(
+        folder, make_record(folder.name, scene="town", stage="finetune", kind="pairs", domain="in_place", real_chunk=0.5)
+    )
     return folder

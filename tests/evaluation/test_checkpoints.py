@@ -19,8 +19,18 @@ def runs(tmp_path):
     root = tmp_path / "checkout-tiny" / "runs"
     for name, changes in {
         "town-coord-sim_only-tiny": {},
-        "town-coord-ip": {"stage": "finetune", "kind": "pairs", "domain": "in_place", "options": {"session": "ft", "seed": 1}},
-        "town-coord-oop": {"stage": "finetune", "kind": "pairs", "domain": "out_of_place", "options": {"session": "ft2", "seed": 1}},
+        "town-coord-ip": {
+            "stage": "finetune",
+            "kind": "pairs",
+            "domain": "in_place",
+            "options": {"session": "ft", "seed": 1},
+        },
+        "town-coord-oop": {
+            "stage": "finetune",
+            "kind": "pairs",
+            "domain": "out_of_place",
+            "options": {"session": "ft2", "seed": 1},
+        },
         "town-depth-sim_only": {"task": "depth"},
         "town-b-coord-sim_only-tiny": {"scene": "town-b"},
     }.items():
@@ -75,7 +85,11 @@ def test_a_search_finds_the_runs_of_scene_and_task_only(runs):
 
 
 def test_the_published_switch_searches_the_direct_subfolders(runs):
-    assert folders(find("--search_dir", "--network_in", runs)) == ["town-coord-ip", "town-coord-oop", "town-coord-sim_only-tiny"]
+    assert folders(find("--search_dir", "--network_in", runs)) == [
+        "town-coord-ip",
+        "town-coord-oop",
+        "town-coord-sim_only-tiny",
+    ]
     assert len(find("--search_dir", "--network_in", runs / "deep")) == 3
 
 
@@ -100,7 +114,10 @@ def test_flags_narrow_the_search_by_record_and_keywords_by_folder_name(runs, fla
     ("low", "high", "expected"), [(3, None, [20]), (2, 20, [3]), (None, 21, [3, 20]), (0, "1e99", [3, 20])]
 )
 def test_both_ends_of_the_range_are_exclusive_and_unnumbered_weights_drop_out(runs, low, high, expected):
-    limits = [*(["--min_ckpt_iter", low] if low is not None else []), *(["--max_ckpt_iter", high] if high is not None else [])]
+    limits = [
+        *(["--min_ckpt_iter", low] if low is not None else []),
+        *(["--max_ckpt_iter", high] if high is not None else []),
+    ]
     found = find("--network_in", runs / "town-coord-ip", *limits)
     assert [w.path.name for w in found] == [f"ckpt_iter_{n:07d}.net" for n in expected]
 
@@ -139,7 +156,12 @@ def test_what_cannot_be_found_is_named(runs):
         find("--network_in", runs / "town-coord-ip", "--min_ckpt_iter", 20)
     with pytest.raises(FileNotFoundError, match="session other"):
         find("--search_dir", runs, "--session", "other")
-    for flags in ([], ["--network_in", runs, "--search_dir", runs], ["--search_dir"], ["--search_dir", "--network_in", runs / "weights.net"]):
+    for flags in (
+        [],
+        ["--network_in", runs, "--search_dir", runs],
+        ["--search_dir"],
+        ["--search_dir", "--network_in", runs / "weights.net"],
+    ):
         with pytest.raises(ValueError, match="--network_in"):
             find(*flags)
 

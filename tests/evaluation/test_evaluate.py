@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dataloader.batch import Batch
+from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import PUBLISHED_SCENES
 from dataloader.section import SectionDataset
@@ -28,8 +30,9 @@ from evaluation.solving import SolverOptions
 from geometry.cameras import pixel_rays
 from geometry.grid import cell_centres
 from geometry.poses import transform_points
-from networks import Architecture, TransPoseNet
+from networks import Architecture, TransPoseNet, init_head
 from tests.evaluation.conftest import COLOURS, TINY, make_run
+from training.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
 NAME = "ckpt_iter_0000004.net"
@@ -37,6 +40,12 @@ NAME = "ckpt_iter_0000004.net"
 
 def parse(*arguments):
     return parse_options([str(a) for a in arguments])
+
+
+def on_val_sim(tmp_path, *arguments, scene="scene", task="coord"):
+    """Options of an evaluation of the run in `run` on val_sim."""
+    run = [] if "--search_dir" in arguments else ["--network_in", tmp_path / "run"]
+    return parse(scene, "--task", task, "--section", "val_sim", "--datasets_dir", tmp_path, *run, *arguments)
 
 
 def entries(folder: Path, task: str = "coord", name: str = NAME) -> list[dict]:
@@ -210,7 +219,7 @@ def test_images_get_the_colours_of_the_training(plane_section, tmp_path, monkeyp
     section = plane_section(1, "scene/val_sim")
     plane_section(2, "scene/train_sim", seed=3)
     make_run(tmp_path / "run")
-    options = parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run")
+    options = on_val_sim(tmp_path)
     pixels = np.asarray(Image.open(section / "rgb" / "view_000.png")).astype(np.float64) / 255
     expected = (pixels - np.array([0.3, 0.4, 0.5])) / np.array([0.2, 0.25, 0.3])
     seen = seen_by_the_network(monkeypatch, options)
@@ -222,7 +231,7 @@ def test_weights_of_others_get_the_published_colours(plane_section, tmp_path, mo
     section = plane_section(1, "urbanscape/val_sim", height=480, width=496, focal=480.0)
     make_run(tmp_path / "run")
     (tmp_path / "run" / "training.json").unlink()
-    options = parse("urbanscape", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run")
+    options = on_val_sim(tmp_path, scene="urbanscape")
     published = PUBLISHED_SCENES["urbanscape"]
     pixels = np.asarray(Image.open(section / "rgb" / "view_000.png")).astype(np.float64) / 255
     expected = (pixels - np.array(published.rgb_mean)) / np.array(published.rgb_std)
@@ -234,8 +243,7 @@ def test_weights_of_others_get_the_published_colours(plane_section, tmp_path, mo
 def test_a_height_flag_replaces_the_recorded_one(plane_section, tmp_path, monkeypatch):
     plane_section(1, "scene/val_sim")
     make_run(tmp_path / "run")
-    options = parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run",
-                    "--image_height", 48)  # fmt: skip
+    options = on_val_sim(tmp_path, "--image_height", 48)
     assert seen_by_the_network(monkeypatch, options).shape == (1, 3, 48, 72)
 
 
@@ -243,7 +251,17 @@ def test_every_solver_flag_reaches_its_place(plane_section, tmp_path, monkeypatc
     plane_section(1, "scene/val_sim", calibration="64 64 47 33")
     make_run(tmp_path / "run")
     flags = ["--hypotheses", 65, "--threshold", 11, "--inlieralpha", 101, "--maxpixelerror", 102, "--seed", 7]
-    common = ["scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run"]
+    common = [
+        "scene",
+        "--task",
+        "coord",
+        "--section",
+        "val_sim",
+        "--datasets_dir",
+        tmp_path,
+        "--network_in",
+        tmp_path / "run",
+    ]
     calls = []
     import dsacstar
 
@@ -253,7 +271,12 @@ def test_every_solver_flag_reaches_its_place(plane_section, tmp_path, monkeypatc
     evaluate(parse(*common, *flags), CPU)
     (coords, K), keywords = calls[0]
     options = keywords["options"]
-    assert (options.hypotheses, options.threshold_px, options.inlier_alpha, options.max_reprojection_px) == (65, 11, 101, 102)
+    assert (options.hypotheses, options.threshold_px, options.inlier_alpha, options.max_reprojection_px) == (
+        65,
+        11,
+        101,
+        102,
+    )
     assert options.subsampling == 8 and keywords["seed"] == 7 and coords.shape == (1, 3, 8, 12)
     evaluate(parse(*common, *flags, "--solver", "published"), CPU)
     # coordinates, pose, hypotheses, threshold, focal, cx, cy, alpha, max error, subsampling
@@ -298,9 +321,7 @@ def test_full_size_networks_are_evaluated_on_labels_of_both_sizes(plane_section,
     plane_section(1, f"{scene}/val_sim", stride=stride)
     run = tmp_path / "run"
     make_run(run, task=task, architecture=Architecture.for_task(task, tiny=True, fullsize=True))
-    evaluate(parse(
-        scene, "--task", task, "--fullsize", "--section", "val_sim", "--datasets_dir", tmp_path, "--search_dir", run, "--save_pred",
-    ), CPU)  # fmt: skip
+    evaluate(on_val_sim(tmp_path, "--fullsize", "--save_pred", "--search_dir", run, scene=scene, task=task), CPU)
     saved = np.load(run / f"{task}_pred_{NAME}_val_sim/view_000.npz")
     size = (64 // stride, 96 // stride)
     assert saved[f"{task}_pred"].shape[-2:] == saved[f"{task}_gt"].shape[-2:] == size
@@ -309,8 +330,7 @@ def test_full_size_networks_are_evaluated_on_labels_of_both_sizes(plane_section,
 def test_networks_of_the_grid_are_evaluated_on_full_size_labels_too(plane_section, tmp_path):
     plane_section(1, "scene-fullsize/val_sim", stride=1)
     make_run(tmp_path / "run")
-    evaluate(parse("scene-fullsize", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in",
-                   tmp_path / "run", "--save_pred"), CPU)  # fmt: skip
+    evaluate(on_val_sim(tmp_path, "--save_pred", scene="scene-fullsize"), CPU)
     saved = np.load(tmp_path / f"run/coord_pred_{NAME}_val_sim/view_000.npz")
     assert saved["coord_pred"].shape == saved["coord_gt"].shape == (3, 8, 12)
 
@@ -333,8 +353,6 @@ def test_resampled_normals_are_unit_vectors_and_do_not_mind_the_half_turn():
 
 
 def _fake_batches():
-    from dataloader.batch import Batch
-
     yield Batch(
         images_B3HW=torch.zeros(1, 3, 16, 16), K_B33=torch.eye(3)[None], stems=("val_sim/a",), stride=8,
         labels_BChw=torch.zeros(1, 3, 2, 2), valid_B1hw=torch.ones(1, 1, 2, 2, dtype=torch.bool),
@@ -361,10 +379,65 @@ def test_the_network_computes_as_in_training(plane_section, tmp_path, monkeypatc
         return real(net, images)
 
     monkeypatch.setattr(TransPoseNet, "forward", forward)
-    evaluate(parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run",
-                   *flags), CPU)  # fmt: skip
+    evaluate(on_val_sim(tmp_path, *flags), CPU)
     assert seen == [(expected == "bf16", torch.bfloat16)]
     assert entries(tmp_path / "run")[0]["settings"]["precision"] == expected
+
+
+def learned_by_heart(section, steps: int) -> TransPoseNet:
+    """A network that knows the one image of a section to a few decimetres."""
+    dataset = SectionDataset([section], "coord", 48)
+    batch = prepare_for_evaluation(collate(list(dataset)), COLOURS, "coord")
+    torch.manual_seed(0)
+    net = TransPoseNet(TINY, batch.labels_BChw.mean((0, 2, 3)))
+    init_head(net, 30.0)
+    optimizer = build_optimizer("muon", net, 5e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 5) * (1 - step / steps))
+    for _ in range(steps):
+        prediction, sigma = net(batch.images_B3HW)
+        squared = (prediction - batch.labels_BChw).square().sum(1, keepdim=True)
+        (3 * sigma.log() + squared / (2 * sigma.square())).mean().backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return net
+
+
+def test_poses_by_bf16_are_those_by_float32(plane_section):
+    section = plane_section(1, "scene/val_sim", height=48, width=72, focal=48.0)
+    net = learned_by_heart(section, 30)
+    dataset = SectionDataset([section], "coord", 48)
+    exact, rounded = (
+        next(coord_results(predictions(net, dataset, COLOURS, device=CPU, precision=precision), SolverOptions()))
+        for precision in ("float32", "bf16")
+    )
+    difference_m = np.linalg.norm(exact.coord_pred_3hw - rounded.coord_pred_3hw, axis=0)
+    assert 0 < np.median(difference_m) < 0.3  # of 80 m of height
+    assert exact.translation_m < 1.0 and rounded.translation_m < 1.0
+    assert np.linalg.norm(exact.position_3 - rounded.position_3) < 0.5
+
+
+def test_images_of_all_kinds_in_one_section(plane_section, tmp_path):
+    kinds = [
+        {"height": 64, "width": 96, "focal": 64}, {"height": 96, "width": 64, "focal": 64},
+        {"height": 75, "width": 101, "focal": 70}, {"height": 120, "width": 130, "calibration": "90 99 55 66"},
+    ]  # fmt: skip
+    section = tmp_path / "scene/val_sim"
+    for index, options in enumerate(kinds):
+        for folder in plane_section(1, f"part{index}", seed=index, **options).iterdir():
+            (section / folder.name).mkdir(parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                file.rename(section / folder.name / f"view{index}{file.suffix}")
+    for index, mode in ((0, "RGBA"), (2, "L")):
+        path = section / "rgb" / f"view{index}.png"
+        Image.open(path).convert(mode).save(path)
+    make_run(tmp_path / "run")
+    evaluate(on_val_sim(tmp_path, "--plot", "--save_pred"), CPU)
+    assert (tmp_path / "run" / f"val_sim_{NAME}_out_xyz_poses.txt").read_text().count("\n") == 4
+    # True coordinates put every camera where it is, whatever its size, shape and intrinsics.
+    results = list(coord_results(noisy_truth(section, 0.001), SolverOptions()))
+    assert [r.coord_pred_3hw.shape for r in results] == [(3, 8, 12), (3, 12, 8), (3, 8, 11), (3, 8, 9)]
+    assert max(r.translation_m for r in results) < 0.05
 
 
 def test_a_repeated_evaluation_is_skipped_when_it_would_say_the_same(plane_section, tmp_path, caplog):
@@ -372,7 +445,18 @@ def test_a_repeated_evaluation_is_skipped_when_it_would_say_the_same(plane_secti
     section = plane_section(2, "scene/val_sim")
     run = tmp_path / "run"
     make_run(run)
-    command = ["scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", run, "--resume"]
+    command = [
+        "scene",
+        "--task",
+        "coord",
+        "--section",
+        "val_sim",
+        "--datasets_dir",
+        tmp_path,
+        "--network_in",
+        run,
+        "--resume",
+    ]
     evaluate(parse(*command), CPU)
     outcome = evaluate(parse(*command), CPU)
     assert outcome.skipped == [(run / NAME, "val_sim")] and not outcome.evaluated and len(entries(run)) == 1
@@ -435,7 +519,10 @@ def test_sections_whose_poses_and_labels_disagree_are_refused(plane_section, tmp
         else:
             (section / "calibration" / path.name).write_text("128\n")
     with pytest.raises(ValueError, match="val_sim/view_000 do not project onto their cells"):
-        evaluate(parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--network_in", tmp_path / "run"), CPU)
+        evaluate(
+            on_val_sim(tmp_path),
+            CPU,
+        )
     assert not list((tmp_path / "run").glob("results_*"))
 
 
@@ -458,7 +545,9 @@ def test_contradictions_are_refused_before_anything_is_written(plane_section, tm
     make_run(tmp_path / "run")
     if not with_record:
         (tmp_path / "run" / "training.json").unlink()
-        message = {"session other": "nothing says what run", "no test section": "nothing says what run"}.get(message, message)
+        message = {"session other": "nothing says what run", "no test section": "nothing says what run"}.get(
+            message, message
+        )
     before = sorted((tmp_path / "run").iterdir())
     sections = [] if "--section" in arguments else ["--section", "val_sim"]
     common = ["--datasets_dir", tmp_path] if "--datasets_dir" not in arguments else []
@@ -470,7 +559,17 @@ def test_contradictions_are_refused_before_anything_is_written(plane_section, tm
 def test_the_overview_is_of_one_weights_file(plane_section, tmp_path):
     plane_section(2, "scene/val_sim")
     make_run(tmp_path / "run", iterations=(4, 8))
-    common = ["scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, "--overview", tmp_path / "new/o.png"]
+    common = [
+        "scene",
+        "--task",
+        "coord",
+        "--section",
+        "val_sim",
+        "--datasets_dir",
+        tmp_path,
+        "--overview",
+        tmp_path / "new/o.png",
+    ]
     with pytest.raises(ValueError, match="2 were chosen"):
         evaluate(parse(*common, "--network_in", tmp_path / "run"), CPU)
     evaluate(parse(*common, "--network_in", tmp_path / "run" / NAME), CPU)

@@ -128,7 +128,9 @@ def test_depth_rows_and_report_from_maps():
 
 def test_normal_rows_and_report_from_maps():
     figures = DenseFigures("normal")
-    turned = np.array([[[np.sin(np.radians(a)) for a in (0, 30, 60)]], [[0.0] * 3], [[np.cos(np.radians(a)) for a in (0, 30, 60)]]])
+    turned = np.array(
+        [[[np.sin(np.radians(a)) for a in (0, 30, 60)]], [[0.0] * 3], [[np.cos(np.radians(a)) for a in (0, 30, 60)]]]
+    )
     up = np.broadcast_to(np.array([0.0, 0.0, 1.0])[:, None, None], (3, 1, 3))
     figures.add(dense(turned, up))
     figures.add(dense(turned, up, [[False, True, False]]))

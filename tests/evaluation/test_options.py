@@ -12,13 +12,43 @@ from evaluation.options import SHORT_FLAGS, EvaluationOptions, parse_options, wi
 from evaluation.solving import SolverOptions
 
 
-def test_every_published_flag_arrives_where_it_belongs(monkeypatch):
-    options = parse_options([
-        "town", "--task", "coord", "--section", "val_sim", "real_all", "--network_in", "w/model.net", "--grayscale", "--tiny",
-        "--fullsize", "--uncertainty", "MLE", "--session", "s1", "--min_ckpt_iter", "1600000", "--max_ckpt_iter", "1e99",
-        "--keywords", "town", "-tiny", "--plot", "--save_pred", "--hypotheses", "65", "--threshold", "11",
-        "--inlieralpha", "101", "--maxpixelerror", "102",
-    ])  # fmt: skip
+def test_every_published_flag_arrives_where_it_belongs():
+    options = parse_options(
+        [
+            "town",
+            "--task",
+            "coord",
+            "--section",
+            "val_sim",
+            "real_all",
+            "--network_in",
+            "w/model.net",
+            "--grayscale",
+            "--tiny",
+            "--fullsize",
+            "--uncertainty",
+            "MLE",
+            "--session",
+            "s1",
+            "--min_ckpt_iter",
+            "1600000",
+            "--max_ckpt_iter",
+            "1e99",
+            "--keywords",
+            "town",
+            "-tiny",
+            "--plot",
+            "--save_pred",
+            "--hypotheses",
+            "65",
+            "--threshold",
+            "11",
+            "--inlieralpha",
+            "101",
+            "--maxpixelerror",
+            "102",
+        ]
+    )
     assert (options.scene, options.task, options.section) == ("town", "coord", ("val_sim", "real_all"))
     assert options.network_in == Path("w/model.net") and options.search_dir is None
     assert options.asserted == {"in_channels": 1, "tiny": True, "fullsize": True, "uncertainty": "mle"}

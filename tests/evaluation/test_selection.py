@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from evaluation.checkpoints import IterationRange
-from evaluation.metrics import Spread, coord_summary
+from evaluation.metrics import Spread
 from evaluation.reports import write_results
 from evaluation.selection import export, export_path, rank, select, select_and_export
 from records.fingerprint import of_file
@@ -86,7 +86,7 @@ def test_every_task_has_its_figure_and_direction(tmp_path, task, summaries, best
         summary = {
             "depth": lambda s: {"absolute_relative_percent": s[0], "rms_m": s[-1]},
             "normal": lambda s: {"batch_angle_deg": s[0], "angle_deg": Spread(0.0, 0.0, -s[0].median)},
-            "semantics": lambda s: {n: s[0] for n in ("mean_iou", "pixel_accuracy", "frequency_weighted_iou")},
+            "semantics": lambda s: dict.fromkeys(("mean_iou", "pixel_accuracy", "frequency_weighted_iou"), s[0]),
         }[task](spreads)
         weights = tmp_path / f"ckpt_iter_{index:07d}.net"
         weights.write_bytes(b"weights")
@@ -115,7 +115,7 @@ def test_equals_are_told_apart_by_their_coordinates_then_by_age(tmp_path, text_o
 def test_a_semantics_figure_that_is_not_finite_loses_in_the_text_too(tmp_path):
     for index, value in enumerate((float("nan"), 60.0)):
         spread = Spread(0.0, 0.0, value)
-        summary = {name: spread for name in ("mean_iou", "pixel_accuracy", "frequency_weighted_iou")}
+        summary = dict.fromkeys(("mean_iou", "pixel_accuracy", "frequency_weighted_iou"), spread)
         weights = tmp_path / f"ckpt_iter_{index:07d}.net"
         weights.write_bytes(b"weights")
         write_results(weights, "semantics", subject(weights), summary, ROWS)
@@ -217,7 +217,9 @@ def test_what_the_record_does_not_know_is_not_guessed(run_folder, changes, templ
     if changes is None:
         (run_folder / "training.json").unlink()
     else:
-        write_record(run_folder, make_record(run_folder.name, **{"scene": "town", "kind": "pairs", "domain": "in_place", **changes}))
+        write_record(
+            run_folder, make_record(run_folder.name, **{"scene": "town", "kind": "pairs", "domain": "in_place", **changes})
+        )
     with pytest.raises(ValueError, match=message):
         export_path(template, run_folder / "model.net")
 
@@ -239,7 +241,9 @@ def two_runs(tmp_path, first_m, second_m, **of_second):
     return [tmp_path / "run_a", tmp_path / "run_b"]
 
 
-@pytest.mark.parametrize(("first_m", "second_m", "better"), [(1.0, 2.0, b"run_a"), (2.0, 1.0, b"run_b"), (1.0, 1.0, b"run_a")])
+@pytest.mark.parametrize(
+    ("first_m", "second_m", "better"), [(1.0, 2.0, b"run_a"), (2.0, 1.0, b"run_b"), (1.0, 1.0, b"run_a")]
+)
 def test_of_two_runs_for_one_path_the_better_one_goes_there(tmp_path, first_m, second_m, better):
     said = []
     folders = two_runs(tmp_path, first_m, second_m)
@@ -288,17 +292,55 @@ def test_bad_selections_are_refused(run_folder, tmp_path):
 
 
 def test_the_command(run_folder, repository):
-    command = [sys.executable, str(repository / "script_clean_validation/select_ckpt.py"), "--task"]
-    done = subprocess.run([*command, "coord", "--export", "out/best.net"], cwd=run_folder, capture_output=True, text=True)
+    script = repository / "script_clean_validation/select_ckpt.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--task", "coord", "--export", "out/best.net"],
+        cwd=run_folder,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "selected: ckpt_iter_0000020.net" in done.stdout
     assert (run_folder / "out/best.net").read_bytes() == b"ckpt_iter_0000020.net"
-    failed = subprocess.run([*command, "weather"], cwd=run_folder, capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "'weather'" in failed.stderr
-    done = subprocess.run([*command, "coord", "--min_ckpt_iter", "5", "--max_ckpt_iter", "20"], cwd=run_folder, capture_output=True, text=True)
-    assert "selected: ckpt_iter_0000010.net" in done.stdout
-    search = [*command, "coord", "--search_dir", str(run_folder.parent)]
-    for flags, words in ((["--keywords", "run", "-tiny"], "-tiny"), (["--scene", "tow"], "scene tow"), (["--kind", "sim_only"], "sim_only")):
-        failed = subprocess.run([*search, *flags], capture_output=True, text=True)
-        assert failed.returncode == 2 and words in failed.stderr
-    done = subprocess.run([*search, "--scene", "town", "--stage", "finetune", "--keywords", "run", "!-tiny"], capture_output=True, text=True)
-    assert done.returncode == 0 and "selected: ckpt_iter_0000020.net" in done.stdout
+
+
+@pytest.fixture
+def command(repository, monkeypatch, capsys):
+    """Runs select_ckpt.py in this process: (exit status, output, errors)."""
+    path = repository / "script_clean_validation/select_ckpt.py"
+    spec = importlib.util.spec_from_file_location("select_ckpt", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(path), "--task", *map(str, arguments)])
+        status = module.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--keywords", "run", "-tiny"], "-tiny"),
+        (["--scene", "tow"], "scene tow"),
+        (["--kind", "sim_only"], "sim_only"),
+        (["--domain", "out_of_place"], "out_of_place"),
+        (["--size", "full"], "size full"),
+        (["--stage", "decoder"], "stage decoder"),
+        (["--stage", "second"], "--stage 'second'"),
+    ],
+)
+def test_a_search_that_finds_nothing_says_for_what(run_folder, command, flags, words):
+    status, _, errors = command("coord", "--search_dir", run_folder.parent, *flags)
+    assert status == 2 and words in errors and errors.count("\n") == 1
+
+
+def test_a_search_selects_by_record(run_folder, command):
+    what = ["--scene", "town", "--stage", "finetune", "--size", "tiny", "--keywords", "run", "!-tiny"]
+    status, output, _ = command("coord", "--search_dir", run_folder.parent, *what)
+    assert status == 0 and "selected: ckpt_iter_0000020.net" in output
+    limits = ["--min_ckpt_iter", 5, "--max_ckpt_iter", 20]
+    status, output, _ = command("coord", "--search_dir", run_folder.parent, *limits, "--section", "val_sim")
+    assert status == 0 and "selected: ckpt_iter_0000010.net" in output
+    assert command("weather")[0] == 2
