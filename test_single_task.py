@@ -5,8 +5,11 @@ import argparse
 import logging
 import sys
 
+from threads import configure_threads
+
 
 def main() -> int:
+    configure_threads()  # before numpy and torch are imported
     from evaluation.checkpoints import keywords_as_options
     from evaluation.options import SHORT_FLAGS, add_arguments, options_from
     from evaluation.run import evaluate

@@ -5,18 +5,19 @@ step. On idle cores they spin, which is quick; beside other jobs every wait last
 run, and a step takes ten times as long. Here every call runs on one thread and work is split above the calls (see
 networks/lanes.py), where the parts meet twice in a step. That also makes results independent of the number of threads.
 
-This module imports nothing but the standard library: the libraries read their variables once, when they load.
+This module imports nothing but the standard library: libraries read their variables once, when they load.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
 # A user who sets one of these means how many cores a command may use.
 _WISHES = ("CROSSLOC_THREADS", "OMP_NUM_THREADS")
-_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -24,28 +25,26 @@ _CGROUP = Path("/sys/fs/cgroup")
 def configure_threads() -> int:
     """Gives every library one thread and returns how many cores the command may use.
 
-    To be called before numpy, torch or OpenCV are imported. The variables that it sets are the process's own.
-
-    Raises:
-        ValueError: CROSSLOC_THREADS or OMP_NUM_THREADS is not a positive number.
+    Best called before numpy, torch and OpenCV are imported: torch and OpenCV can be told later, numpy's BLAS cannot.
+    CROSSLOC_THREADS or OMP_NUM_THREADS wish for a number of cores; what is no number is no wish, as for OpenMP.
     """
     cores = _wished_cores() or available_cores()
     os.environ["CROSSLOC_THREADS"] = str(cores)  # what a child process finds when it asks
     for name in _LIBRARIES:
         os.environ[name] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
     return cores
 
 
 def _wished_cores() -> int | None:
     for name in _WISHES:
-        text = os.environ.get(name, "")
-        if not text:
-            continue
         # OMP_NUM_THREADS may list nested levels, "4,2": the first counts.
-        first = text.split(",")[0].strip()
-        if not (first.isdecimal() and int(first) > 0):
-            raise ValueError(f"{name} must be a positive number of threads, got {text!r}")
-        return int(first)
+        first = os.environ.get(name, "").split(",")[0].strip()
+        if first.isdecimal() and int(first) > 0:
+            return int(first)
     return None
 
 

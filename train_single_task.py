@@ -5,8 +5,11 @@ import argparse
 import logging
 import sys
 
+from threads import configure_threads
+
 
 def main() -> int:
+    configure_threads()  # before numpy and torch are imported
     from training.loop import TrainingInterrupted, train
     from training.options import add_arguments, options_from
 

@@ -91,7 +91,7 @@ def mutants_of(path: str) -> dict[tuple, list[Mutant]]:
     from cosmic_ray.mutating import mutate_code
 
     source = (ROOT / path).read_text(encoding="utf-8")
-    original = _meaning(source)
+    original, text = _meaning(source), source.splitlines()
     operators = {name: cosmic_ray.plugins.get_operator(name) for name in cosmic_ray.plugins.operator_names()}
     operators = {name: kind() for name, kind in operators.items() if not kind.arguments()}
     operators["statement/Remove"] = _remove_statement()
@@ -100,6 +100,8 @@ def mutants_of(path: str) -> dict[tuple, list[Mutant]]:
     for name, operator in operators.items():
         places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, place in enumerate(places):
+            if text[place[0] - 1][place[1] :].startswith(("*,", "/,")):
+                continue  # the marker of keyword-only parameters, no product
             mutated = mutate_code(source, operator, occurrence)
             meaning = _meaning(mutated) if mutated is not None else None
             if meaning is None or meaning == original:
@@ -162,7 +164,7 @@ def _meaning(source: str) -> list[str] | None:
 
 def _says_nothing(statement: ast.stmt) -> bool:
     constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    typing = isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+    typing = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test)
     return constant or typing
 
 
@@ -330,6 +332,8 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="JSON file for the results")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Killed tests leave semaphores behind, which the tracker removes and tells of.
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
     os.environ.setdefault("BRIGHTON_BEACH_DIR", str(ROOT.parent / "shared" / "data" / "brighton_beach"))
     start = time.monotonic()
     drawn = draw(args.rooms, args.sample or 10**9, args.seed)
