@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -12,9 +11,8 @@ from dataloader.batch import Batch
 from geometry.cameras import intrinsics_matrix, pixel_rays
 from geometry.grid import cell_centres
 from geometry.poses import transform_points
-from loss import LossOptions, LossResult, loss_for
+from loss import LossOptions, loss_for
 from loss.normal import angles_from_logits, normal_from_logits
-from loss.result import masked_mean, regression_loss
 
 OPTIONS = LossOptions()
 H_CELLS, W_CELLS = 4, 6
@@ -25,10 +23,7 @@ def make_batch(labels, valid, *, K=(300.0, 320.0, 25.0, 14.0), dtype=torch.float
     c, s = math.cos(0.3), math.sin(0.3)
     pose = torch.tensor([[1.0, 0, 0, 5], [0, c, -s, -7], [0, s, c, 60], [0, 0, 0, 1]], dtype=dtype)
     image = torch.zeros(1, 3, 8 * H_CELLS, 8 * W_CELLS)
-    return Batch(
-        images_B3HW=image, labels_BChw=labels, valid_B1hw=valid, world_from_cam_B44=pose[None],
-        K_B33=intrinsics_matrix(*K).to(dtype)[None], stems=("section/a",),
-    )  # fmt: skip
+    return Batch(image, labels, valid, pose[None], intrinsics_matrix(*K).to(dtype)[None], ("section/a",))
 
 
 def coords_at(batch, depth_m, shift_px=(0.0, 0.0)):
@@ -235,138 +230,3 @@ def test_bad_requests_are_refused():
         loss_for("coord")(batch.labels_BChw[..., :5], None, batch, OPTIONS)
     with pytest.raises(ValueError, match="uncertainty"):
         loss_for("coord")(batch.labels_BChw, torch.ones(1, 3, 4, 6), batch, OPTIONS)
-
-
-def exact_batch(labels_3, *, valid=True, K=(16.0, 16.0, 4.0, 4.0)):
-    """One cell, its centre at (4, 4) px, seen by a camera at the origin: all numbers below are exact in binary."""
-    return Batch(
-        images_B3HW=torch.zeros(1, 3, 8, 8), labels_BChw=torch.tensor(labels_3, dtype=torch.float64).view(1, -1, 1, 1),
-        valid_B1hw=torch.full((1, 1, 1, 1), valid), world_from_cam_B44=torch.eye(4, dtype=torch.float64)[None],
-        K_B33=intrinsics_matrix(*K)[None], stems=("section/a",),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("threshold", "inside", "outside"),
-    [
-        ("inittolerance", 4.0, 3.99),  # the prediction lies 4 m from its label
-        ("hardclamp", 8.0, 7.99),  # and 8 px from the cell's centre
-        ("mindepth", 2.0, 2.01),  # at a depth of 2 m
-    ],
-)
-def test_each_threshold_of_the_coordinates_is_met_by_equality(threshold, inside, outside):
-    batch, prediction = exact_batch([1.0, 0.0, 6.0]), torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64).view(1, 3, 1, 1)
-    for value, in_range in ((inside, 1), (outside, 0)):
-        result = loss_for("coord")(prediction, None, batch, replace(OPTIONS, **{threshold: value}))
-        assert result.valid_rate == in_range
-        assert result.total.item() == pytest.approx(4 + 8 * in_range)
-        assert result.regression["reprojection"].item() == pytest.approx(8 * in_range)
-
-
-def test_the_default_thresholds_are_the_published_ones():
-    assert (OPTIONS.inittolerance, OPTIONS.mindepth, OPTIONS.softclamp, OPTIONS.hardclamp) == (50.0, 0.1, 100.0, 1000.0)
-
-
-def test_a_far_prediction_without_a_label_is_still_pulled_to_its_pixel():
-    """The tolerance asks about labelled cells only."""
-    batch, prediction = exact_batch([1e6, 0.0, 0.0], valid=False), torch.tensor([1.0, 0, 2]).double().view(1, 3, 1, 1)
-    result = loss_for("coord")(prediction, None, batch, LossOptions(inittolerance=0.5))
-    assert result.valid_rate == 1 and result.total.item() == 8 and result.regression["coord"] == 0
-
-
-def test_a_perfect_reprojection_costs_the_lower_clamp():
-    batch = exact_batch([0.0, 0.0, 2.0])
-    result = loss_for("coord")(batch.labels_BChw.clone(), None, batch, OPTIONS)
-    assert result.total.item() == pytest.approx(1e-7, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("threshold", "inside", "outside"), [("hardclamp", 4.0, 3.99), ("mindepth", 2.0, 2.01)]
-)
-def test_each_threshold_of_the_depth_is_met_by_equality(threshold, inside, outside):
-    batch, prediction = exact_batch([6.0]), torch.full((1, 1, 1, 1), 2.0, dtype=torch.float64)
-    for value, in_range in ((inside, 1), (outside, 0)):
-        result = loss_for("depth")(prediction, None, batch, replace(OPTIONS, **{threshold: value}))
-        assert result.valid_rate == in_range and result.total == 4
-
-
-@pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("error", "sigma", "log_sigma", "quotient"),
-    [
-        (3.0, 2.0, math.log(2.0), 9 / 8),
-        (0.1, 1e-5, math.log(1e-5), 0.01 / 2e-7),  # the square of sigma meets its lower clamp
-        (0.1, 1e-9, math.log(1e-7), 0.01 / 2e-7),  # sigma itself too
-        (0.0, 0.01, math.log(0.01), 1e-7 / 2e-4),  # and so does the square of the error
-    ],
-)
-def test_the_likelihood_and_its_clamps_in_closed_form(error, sigma, log_sigma, quotient, dimensions):
-    cells = torch.full((1, 1, 1, 2), error, dtype=torch.float64)
-    valid = torch.tensor([True, False]).view(1, 1, 1, 2)
-    value = regression_loss(cells, torch.full_like(cells, sigma), valid, dimensions=dimensions)
-    assert value.item() == pytest.approx(dimensions * log_sigma + quotient, rel=1e-9)
-    assert regression_loss(cells, None, valid, dimensions=dimensions).item() == error
-
-
-def test_a_mean_counts_what_the_mask_holds():
-    values = torch.tensor([3.0, 5.0, float("nan")], requires_grad=True)
-    assert masked_mean(values, torch.tensor([True, False, False])) == 3
-    mean = masked_mean(values, torch.tensor([True, True, False]))
-    assert mean == 4 and not mean.requires_grad
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
-
-
-def test_normal_angles_stay_inside_the_open_interval_for_any_logit():
-    angles = angles_from_logits(torch.tensor([-1e4, 1e4], dtype=torch.float64).view(1, 2, 1, 1)).flatten()
-    assert angles.tolist() == pytest.approx([-math.pi * (1 - 2e-7), math.pi * (1 - 2e-7)], rel=1e-12)
-
-
-def test_an_elevation_off_by_a_right_angle_is_a_right_angle():
-    """The reported angle is the one between the vectors, and hardclamp is in its degrees."""
-    quarter = math.log(3.0)  # the logit of pi / 2
-    batch = exact_batch([1.0, 0.0, 0.0])
-    prediction = torch.tensor([0.0, quarter], dtype=torch.float64).view(1, 2, 1, 1)
-    result = loss_for("normal")(prediction, None, batch, replace(OPTIONS, hardclamp=90.1))
-    assert result.valid_rate == 1 and result.total.item() == pytest.approx(math.pi / 2)
-    assert result.regression["normal_angle_deg"].item() == pytest.approx(90)
-    assert loss_for("normal")(prediction, None, batch, replace(OPTIONS, hardclamp=89.9)).valid_rate == 0
-    result = loss_for("normal")(prediction.flip(1), None, batch, OPTIONS)
-    assert result.total.item() == pytest.approx(math.pi)  # the azimuth counts twice
-
-
-def test_semantics_values_for_two_images_of_two_classes():
-    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0]]).view(2, 2, 1, 1)
-    batch = make_batch(torch.zeros(2, 1, 1, dtype=torch.int64), torch.ones(2, 1, 1, 1, dtype=torch.bool))
-    result = loss_for("semantics")(logits, None, batch, OPTIONS)
-    assert result.total.item() == pytest.approx((math.log1p(math.exp(-2)) + 3 + math.log1p(math.exp(-3))) / 2)
-    assert result.valid_rate == 0.5
-
-
-@pytest.mark.parametrize("task", ["coord", "depth", "normal", "semantics"])
-def test_every_loss_refuses_predictions_that_would_broadcast(task):
-    """Shapes that torch would stretch silently, which makes every number wrong."""
-    channels = {"coord": 3, "depth": 1, "normal": 2, "semantics": 6}[task]
-    labels = torch.ones(1, 4, 6, dtype=torch.int64) if task == "semantics" else torch.ones(1, 1 if task == "depth" else 3, 4, 6)
-    batch = make_batch(labels, torch.ones(1, 1, 4, 6, dtype=torch.bool))
-    with pytest.raises(ValueError, match="prediction of shape"):
-        loss_for(task)(torch.ones(1, channels, 1, 6), None, batch, OPTIONS)
-    with pytest.raises(ValueError, match="prediction of shape"):
-        loss_for(task)(torch.ones(2, channels, 4, 6), None, batch, OPTIONS)
-    if task != "semantics":
-        with pytest.raises(ValueError, match="uncertainty of shape"):
-            loss_for(task)(torch.ones(1, channels, 4, 6), torch.ones(1, 1, 4, 1), batch, OPTIONS)
-
-
-@pytest.mark.parametrize("name", ["inittolerance", "mindepth", "softclamp", "hardclamp"])
-def test_thresholds_are_positive_numbers_and_stay_what_they_are(name):
-    for value in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"{name} must be"):
-            LossOptions(**{name: value})
-    assert getattr(LossOptions(**{name: 0.5}), name) == 0.5
-    with pytest.raises(FrozenInstanceError):
-        setattr(LossOptions(), name, 1.0)
-
-
-def test_a_result_cannot_be_changed_later():
-    with pytest.raises(FrozenInstanceError):
-        LossResult(torch.zeros(()), torch.zeros(()), {}).total = torch.ones(())
