@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from geometry.grid import FULL_SIZE_STRIDE, STRIDE
+
 
 @dataclass(frozen=True)
 class Task:
@@ -19,6 +21,7 @@ class Task:
         label_channels: channels of the label files (0: a plain map without a channel axis).
         uncertainties: the uncertainty models that the task supports.
         fullsize_only: the label is a full-size map and the network must predict one.
+        classes: the label is a map of class indices.
         checkpoint_every_epochs: how often a numbered checkpoint is kept.
     """
 
@@ -28,7 +31,12 @@ class Task:
     label_channels: int
     uncertainties: tuple[str, ...] = ("mle", "none")
     fullsize_only: bool = False
+    classes: bool = False
     checkpoint_every_epochs: int = 5
+
+    def stride(self, fullsize: bool) -> int:
+        """Pixels per cell of what a network of the task predicts."""
+        return FULL_SIZE_STRIDE if fullsize or self.fullsize_only else STRIDE
 
 
 TASKS: dict[str, Task] = {
@@ -36,7 +44,7 @@ TASKS: dict[str, Task] = {
     "depth": Task(1, "depth", ".dat", 0),
     "normal": Task(2, "normal", ".dat", 3),
     "semantics": Task(
-        6, "semantics", ".npy", 0, uncertainties=("none",), fullsize_only=True, checkpoint_every_epochs=1
+        6, "semantics", ".npy", 0, uncertainties=("none",), fullsize_only=True, classes=True, checkpoint_every_epochs=1
     ),
 }
 

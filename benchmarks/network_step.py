@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
 """Time of one forward and backward pass: `python benchmarks/network_step.py --tiny --size 4 240 360`.
 
-Compares memory layouts and group normalisations; the network as it trains is `channels_last, ours`.
+Compares memory layouts and group normalisations; the network as it trains is `channels_last, ours`. With
+`--num_encoders 3` it compares what frozen encoders of a fused network cost, in time and in memory that is kept for the
+backward pass.
 """
 
 import argparse
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from torch import nn
 
-from networks import Architecture, TransPoseNet
+from networks import Architecture, build, freeze_encoders
 from networks.group_norm import group_norm
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def plain_group_norm(x, norm, *, relu=True):
@@ -24,28 +30,69 @@ def plain_group_norm(x, norm, *, relu=True):
     return torch.relu_(norm(x)) if relu else norm(x)
 
 
-def step_ms(net, images, layout, normalise, steps, bf16):
+def step_ms(net, images, normalise, steps, bf16):
     """Median milliseconds (forward, forward and backward)."""
-    net = net.to(memory_format=layout)
-    images = images.contiguous(memory_format=layout)
     forward, whole = [], []
-    with mock.patch("networks.encoder.group_norm", normalise), mock.patch("networks.decoder.group_norm", normalise):
+    with ExitStack() as patches:
+        for module in ("encoder", "decoder", "fused"):
+            patches.enter_context(mock.patch(f"networks.{module}.group_norm", normalise))
         for _ in range(steps + 2):
             start = time.perf_counter()
-            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-                prediction, sigma = net.decoder(net.encoder(images), tuple(images.shape[-2:]))
+            loss = forward_pass(net, images, bf16)
             middle = time.perf_counter()
-            (prediction.square().mean() + sigma.log().mean()).backward()
+            loss.backward()
             net.zero_grad()
             forward.append(1000 * (middle - start))
             whole.append(1000 * (time.perf_counter() - start))
     return statistics.median(forward[2:]), statistics.median(whole[2:])
 
 
+def forward_pass(net, images, bf16):
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+        prediction, sigma = net.decoder(net.features(images), tuple(images.shape[-2:]))
+    return prediction.square().mean() + sigma.log().mean()
+
+
+def kept_megabytes(net, images, bf16) -> float:
+    """What autograd keeps of a forward pass for the backward one, without the parameters."""
+    storages = {}
+
+    def pack(tensor):
+        if not isinstance(tensor, nn.Parameter):
+            storages[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward_pass(net, images, bf16)
+    return sum(tensor.untyped_storage().nbytes() for tensor in storages.values()) / 1e6
+
+
+def compare_layouts(net, images, steps) -> None:
+    for bf16 in (True, False):
+        for layout_name, layout in LAYOUTS.items():
+            net, images = net.to(memory_format=layout), images.contiguous(memory_format=layout)
+            for name, normalise in (("ours", group_norm), ("plain", plain_group_norm)):
+                forward, whole = step_ms(net, images, normalise, steps, bf16)
+                precision = "bf16" if bf16 else "float32"
+                print(f"{precision:8s} {layout_name:14s} {name:6s} forward {forward:6.0f} ms, with backward {whole:6.0f} ms")
+
+
+def compare_freezing(net, images, steps) -> None:
+    net, images = net.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
+    count = len(net.encoders)
+    for frozen in ([], list(range(2, count + 1)), list(range(1, count + 1))):
+        freeze_encoders(net, frozen)
+        forward, whole = step_ms(net, images, group_norm, steps, True)
+        kept = kept_megabytes(net, images, True)
+        print(f"bf16, {len(frozen)} of {count} encoders frozen: forward {forward:6.0f} ms, backward {whole - forward:6.0f} ms, "
+              f"{kept:6.0f} MB kept")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--size", type=int, nargs=3, default=(4, 240, 360), metavar=("BATCH", "HEIGHT", "WIDTH"))
+    parser.add_argument("--num_encoders", type=int, default=0, help="of a fused network; 0: the single-task one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args()
@@ -53,15 +100,9 @@ def main() -> None:
     torch.manual_seed(0)
     batch, height, width = args.size
     images = torch.randn(batch, 3, height, width)
-    net = TransPoseNet(Architecture(tiny=args.tiny))
-    layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    net = build(Architecture(tiny=args.tiny, num_encoders=args.num_encoders))
     print(f"{batch} x {height} x {width}, {args.threads} threads, median of {args.steps} steps")
-    for bf16 in (True, False):
-        for layout_name, layout in layouts.items():
-            for name, normalise in (("ours", group_norm), ("plain", plain_group_norm)):
-                forward, whole = step_ms(net, images, layout, normalise, args.steps, bf16)
-                precision = "bf16" if bf16 else "float32"
-                print(f"{precision:8s} {layout_name:14s} {name:6s} forward {forward:6.0f} ms, with backward {whole:6.0f} ms")
+    (compare_freezing if args.num_encoders else compare_layouts)(net, images, args.steps)
 
 
 if __name__ == "__main__":

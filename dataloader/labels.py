@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from geometry.cameras import intrinsics_matrix
+from geometry.grid import NODATA, STRIDES, grid_size
 from geometry.poses import check_pose
 from tasks import LAS_CODE_TO_CLASS, Task
-
-NODATA = -1.0
 
 
 def _read_numbers(path: Path, kind: str) -> np.ndarray:
@@ -64,8 +63,26 @@ def read_label(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
         (label, valid): label float32 [C, h, w] and bool [1, h, w]; semantics: class indices uint8 [1, H, W].
         Valid where no channel equals -1 and all are finite.
     """
-    if task.label_suffix == ".npy":
-        return _read_semantics(path)
+    return _READERS[task.label_suffix](path, task)
+
+
+def label_stride(path: Path, map_Chw: torch.Tensor, height_px: int, width_px: int, task: Task) -> int:
+    """Pixels per cell of a label, by its shape and its image's.
+
+    Raises:
+        ValueError: the shape fits no stride that labels of the task come in; names the file.
+    """
+    strides = [task.stride(fullsize=True)] if task.fullsize_only else STRIDES
+    sizes = {stride: grid_size(height_px, width_px, stride) for stride in strides}
+    found = tuple(map_Chw.shape[1:])
+    for stride, size in sizes.items():
+        if found == size:
+            return stride
+    wanted = " or ".join(f"{list(size)} (stride {stride})" for stride, size in sizes.items())
+    raise ValueError(f"label file {path} has a map of {list(found)}, but its image is {height_px} x {width_px} and needs {wanted}")
+
+
+def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         label = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -84,7 +101,7 @@ def read_label(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.where(valid_1hw, label, 0.0), valid_1hw
 
 
-def _read_semantics(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def _read_classes(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         codes_HW = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -101,3 +118,6 @@ def _read_semantics(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError(f"label file {path}: LAS codes {unknown} have no class; known are {sorted(LAS_CODE_TO_CLASS)}")
     classes_1HW = torch.from_numpy(table[codes_HW.astype(np.uint8)])[None]
     return classes_1HW, torch.ones_like(classes_1HW, dtype=torch.bool)
+
+
+_READERS = {".dat": _read_map, ".npy": _read_classes}

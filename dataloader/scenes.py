@@ -1,10 +1,9 @@
-"""Scene statistics: published constants for the benchmark scenes, measured once for any other scene."""
+"""Scene statistics: published constants for the benchmark scenes, measured on a run's own sections for any other scene."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,16 @@ from tqdm import tqdm
 
 from dataloader.images import decode_image
 from dataloader.labels import read_label
+from dataloader.preprocessing import LUMA
+from dataloader.section import stems_in
+from geometry.angles import angles_from_normal
 from tasks import TASKS
 
-STATISTICS_NAME = "statistics.json"
-# Grey input of every scene.
+# Grey input of published networks, whatever their scene but naturescape.
 GREY_MEAN, GREY_STD = (0.4308,), (0.1724,)
 _URBANSCAPE_RGB = {"rgb_mean": (0.4245, 0.4375, 0.3836), "rgb_std": (0.1823, 0.1701, 0.1854)}
 _MAX_SAMPLES = 200
+_MIN_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SceneStatistics:
         coord_spread: root mean square distance per axis from the mean coordinate, metres.
         mean_depth, depth_spread: mean and standard deviation of the z-buffer depth, metres.
         mean_normal: mean azimuth and elevation of the camera-frame normal, radians.
-        rgb_mean, rgb_std: of images in [0, 1].
+        rgb_mean, rgb_std: of images in [0, 1]. grey_mean, grey_std: of grey ones, a single number each.
     """
 
     mean_coord: tuple[float, float, float]
@@ -41,76 +43,71 @@ class SceneStatistics:
     mean_normal: tuple[float, float]
     rgb_mean: tuple[float, float, float]
     rgb_std: tuple[float, float, float]
+    grey_mean: tuple[float] = GREY_MEAN
+    grey_std: tuple[float] = GREY_STD
 
 
-# Published means. Both scenes are normalised with urbanscape's colours. The spreads are not published: they only set
-# the units in which the last layer trains, so the extent of the scenes (several hundred metres) is enough.
+# Both scenes are normalised with urbanscape's colours. The published spreads are those of an image about its own mean,
+# averaged over images (coordinates: 46.4 63.7 45.4 and 61.7 100.4 86.2 m, here their root mean square); they only set the
+# units in which the last layer trains.
 PUBLISHED_SCENES: dict[str, SceneStatistics] = {
     "naturescape": SceneStatistics(
-        (-455.934, 417.50, 520.31), 200.0, 241.47, 80.0, (-0.7943, -0.9986), **_URBANSCAPE_RGB
+        (-455.934, 417.50, 520.31), 84.3, 241.47, 58.8, (-0.7943, -0.9986), **_URBANSCAPE_RGB,
+        grey_mean=(0.4084,), grey_std=(0.1404,),
     ),
     "urbanscape": SceneStatistics(
-        (-29.34, 184.17, 91.96), 200.0, 136.24, 60.0, (-1.0454, -0.9858), **_URBANSCAPE_RGB
+        (-29.34, 184.17, 91.96), 52.5, 136.24, 43.1, (-1.0454, -0.9858), **_URBANSCAPE_RGB
     ),
 }
 
 
-def scene_statistics(scene: str, scene_dir: Path, sections: list[Path]) -> SceneStatistics:
-    """Statistics of a scene: published, else read from `statistics.json`, else measured from `sections` and kept there.
+def measure(section_dirs: Sequence[Path]) -> SceneStatistics:
+    """Measures the statistics over at most 200 samples, evenly spread over the sorted stems of the sections.
 
     Raises:
-        ValueError: the kept file is damaged, or the sections hold no valid label.
+        ValueError: there is no scene coordinate to measure.
     """
-    if scene in PUBLISHED_SCENES:
-        return PUBLISHED_SCENES[scene]
-    kept = scene_dir / STATISTICS_NAME
-    if kept.is_file():
-        return _read(kept)
-    statistics = measure(sections)
-    temporary = kept.with_suffix(f".{os.getpid()}.part")
-    temporary.write_text(json.dumps(asdict(statistics), indent=1) + "\n")
-    temporary.replace(kept)
-    return statistics
-
-
-def _read(path: Path) -> SceneStatistics:
-    try:
-        values = json.loads(path.read_text())
-        return SceneStatistics(**{k: tuple(v) if isinstance(v, list) else float(v) for k, v in values.items()})
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
-        raise ValueError(f"scene statistics {path} are damaged ({error}); delete the file to measure them again") from None
-
-
-def measure(sections: list[Path]) -> SceneStatistics:
-    """Measures the statistics over at most 200 samples, evenly spread over the sorted stems of the sections."""
-    stems = [(section, path.stem) for section in sections for path in sorted((section / "init").glob("*.dat"))]
-    if not stems:
-        raise ValueError(f"no init/*.dat labels to measure scene statistics from in {[str(s) for s in sections]}")
-    chosen = [stems[i] for i in np.unique(np.linspace(0, len(stems) - 1, _MAX_SAMPLES).astype(int))]
-    coords, depths, normals, colours = [], [], [], []
+    section_dirs = [Path(section) for section in section_dirs]
+    samples = [(section, stem) for section in section_dirs for stem in stems_in(section / "init", {".dat"})]
+    if not samples:
+        raise ValueError(f"no init/*.dat labels to measure scene statistics from in {[str(s) for s in section_dirs]}")
+    chosen = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, _MAX_SAMPLES).astype(int))]
+    values: dict[str, list[torch.Tensor]] = {task: [] for task in ("coord", "depth", "normal")}
+    colours: list[torch.Tensor] = []
+    images = {section: stems_in(section / "rgb") for section in section_dirs}
     for section, stem in tqdm(chosen, desc="scene statistics", unit="image", leave=False):
-        for folder, values in (("coord", coords), ("depth", depths), ("normal", normals)):
-            path = section / TASKS[folder].label_folder / f"{stem}.dat"
+        for task, found in values.items():
+            path = section / TASKS[task].label_folder / f"{stem}.dat"
             if path.is_file():
-                label, valid_1hw = read_label(path, TASKS[folder])
-                values.append(label[:, valid_1hw[0]].double())
-        image = next(iter(sorted((section / "rgb").glob(f"{stem}.*"))), None)
-        if image is not None:
-            colours.append(torch.from_numpy(decode_image(image)[::4, ::4].reshape(-1, 3).T / 255.0))
-    coord_3N = torch.cat(coords, 1)
+                label, valid_1hw = read_label(path, TASKS[task])
+                found.append(label[:, valid_1hw[0]].double())
+        if stem in images[section]:
+            colours.append(torch.from_numpy(decode_image(images[section][stem])[::4, ::4].reshape(-1, 3).T / 255.0))
+    coord_3N = torch.cat(values["coord"], 1)
     if coord_3N.shape[1] == 0:
-        raise ValueError(f"no valid scene coordinate in {[str(s) for s in sections]}")
+        raise ValueError(f"no valid scene coordinate in {[str(s) for s in section_dirs]}")
+    return _summary(coord_3N, values["depth"], values["normal"], colours)
+
+
+def _summary(
+    coord_3N: torch.Tensor, depths: list[torch.Tensor], normals: list[torch.Tensor], colours: list[torch.Tensor]
+) -> SceneStatistics:
     depth_N = torch.cat(depths, 1)[0] if depths else torch.ones(1, dtype=torch.float64)
-    normal_3N = torch.cat(normals, 1).mean(1) if normals else torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
+    normal_3 = torch.cat(normals, 1).mean(1) if normals else torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
     colour_3N = torch.cat(colours, 1) if colours else torch.full((3, 2), 0.5, dtype=torch.float64)
-    mean_coord = coord_3N.mean(1)
-    x, y, z = normal_3N.tolist()
+    grey_1N = torch.tensor([LUMA], dtype=torch.float64) @ colour_3N
+    mean_coord_3 = coord_3N.mean(1)
     return SceneStatistics(
-        mean_coord=tuple(mean_coord.tolist()),
-        coord_spread=float((coord_3N - mean_coord[:, None]).square().mean().sqrt()),
+        mean_coord=tuple(mean_coord_3.tolist()),
+        coord_spread=float((coord_3N - mean_coord_3[:, None]).square().mean().sqrt()),
         mean_depth=float(depth_N.mean()),
         depth_spread=float(depth_N.std(correction=0)),
-        mean_normal=(float(np.arctan2(y, x)), float(np.arctan2(z, np.hypot(x, y)))),
-        rgb_mean=tuple(colour_3N.mean(1).tolist()),
-        rgb_std=tuple(colour_3N.std(1, correction=0).clamp(min=0.02).tolist()),
+        mean_normal=tuple(angles_from_normal(normal_3[None, :, None]).flatten().tolist()),
+        rgb_mean=tuple(colour_3N.mean(1).tolist()), rgb_std=_std(colour_3N),
+        grey_mean=tuple(grey_1N.mean(1).tolist()), grey_std=_std(grey_1N),
     )
+
+
+def _std(colour_CN: torch.Tensor) -> tuple[float, ...]:
+    """Of channels; images without contrast are not blown up."""
+    return tuple(colour_CN.std(1, correction=0).clamp(min=_MIN_STD).tolist())

@@ -1,8 +1,9 @@
-"""Sections of a prepared data set as indexable samples, paired by stem."""
+"""Photos as views, and sections of a prepared data set as samples: a view with its label, paired by stem."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,82 +13,156 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dataloader.images import decode_image, resize_image, resized_shape
-from dataloader.labels import read_calibration, read_label, read_pose
+from dataloader.labels import label_stride, read_calibration, read_label, read_pose
 from geometry.cameras import resize_intrinsics
-from geometry.grid import grid_size
 from tasks import task_named
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _MAX_NAMED = 5
+_MIN_IMAGE_HEIGHT = 16
+# Samples kept in memory may take this much; what comes after is decoded each time.
+_CACHE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image as loaded: before normalisation and augmentation.
+class View:
+    """A photo as loaded: before normalisation and augmentation.
 
     Attributes:
         image_HW3: uint8 RGB, resized to the wanted shorter side.
-        label: [C, h, w] on the stride-8 grid of the stored image ([1, H, W] classes for semantics).
-        valid: bool [1, h, w].
-        world_from_cam_44: float64 pose.
-        K_image_33, K_label_33: float64 intrinsics of `image_HW3` and of the stored image, whose grid the label is on.
+        K_33: float64 intrinsics of `image_HW3`, pixels; NaN for a photo that came without.
         stem: `section/stem`.
     """
 
     image_HW3: np.ndarray
-    label: torch.Tensor
-    valid: torch.Tensor
-    world_from_cam_44: torch.Tensor
-    K_image_33: torch.Tensor
-    K_label_33: torch.Tensor
+    K_33: torch.Tensor
     stem: str
 
 
 @dataclass(frozen=True)
-class _Files:
+class Label:
+    """What is known of a photo, on the grid of the image as stored.
+
+    Attributes:
+        map_Chw: [C, h, w] float32; [1, H, W] uint8 class indices for semantics.
+        valid_1hw: bool [1, h, w].
+        world_from_cam_44: float64 camera-to-world pose, metres.
+        K_33: float64 intrinsics of the stored image, pixels.
+        stride: pixels of the stored image per cell, 8 or 1.
+    """
+
+    map_Chw: torch.Tensor
+    valid_1hw: torch.Tensor
+    world_from_cam_44: torch.Tensor
+    K_33: torch.Tensor
+    stride: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A view with its label.
+
+    Attributes:
+        index: as it was asked for: position in the data set, plus its length for each further appearance in an epoch.
+    """
+
+    view: View
+    label: Label
+    index: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.view.image_HW3.nbytes + self.label.map_Chw.nbytes + self.label.valid_1hw.nbytes
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of one sample."""
+
     image: Path
     pose: Path
     calibration: Path
     label: Path
 
 
+class ViewDataset(Dataset):
+    """Photos without truth, decoded and resized as those of sections are.
+
+    Args:
+        photos: paths, or pairs of a path and the intrinsics [3, 3] of the photo as stored.
+        image_height: shorter side after loading, pixels.
+    Raises:
+        ValueError: no photo, or too small a height.
+    """
+
+    def __init__(self, photos: Sequence[Path | str | tuple[Path | str, torch.Tensor]], image_height: int):
+        _check_height(image_height)
+        if not photos:
+            raise ValueError("no photo was given")
+        unknown_33 = torch.full((3, 3), float("nan"), dtype=torch.float64)
+        pairs = [photo if isinstance(photo, tuple) else (photo, unknown_33) for photo in photos]
+        self.files = [Path(path) for path, _ in pairs]
+        self.stems = [f"{path.parent.name}/{path.stem}" for path in self.files]
+        self.image_height = image_height
+        self._K_33 = [torch.as_tensor(K_33, dtype=torch.float64) for _, K_33 in pairs]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> View:
+        return _view(decode_image(self.files[index]), self._K_33[index], self.image_height, self.stems[index])
+
+
 class SectionDataset(Dataset):
     """All samples of one or more sections, sorted by stem within each section.
+
+    An index may exceed the length: sample `index % len` is meant, in another appearance (see `RunBatchSampler`).
 
     Args:
         section_dirs: section folders (`rgb/ poses/ calibration/ init/ ...`).
         task: whose labels are read.
         image_height: shorter side after loading, pixels.
-        cache: keep decoded samples in memory (for training without loader processes).
+        stride: pixels per cell of the predictions that the labels are for; labels that are too coarse are refused when
+            read. None: labels of either stride.
+        cache: keep decoded samples in memory, up to 4 GiB (for training without loader processes).
     Raises:
         FileNotFoundError: a section or the counterpart of a file is missing; all problems are in the message.
-        ValueError: unknown task or an empty section.
+        ValueError: unknown task, an empty section, or two files of one stem.
     """
 
-    def __init__(self, section_dirs: list[Path], task: str, image_height: int, *, cache: bool = False):
+    def __init__(
+        self, section_dirs: Sequence[Path], task: str, image_height: int, *, stride: int | None = None, cache: bool = False
+    ):
         self.task = task_named(task)
-        if image_height < 16:
-            raise ValueError(f"image height must be at least 16 px, got {image_height}")
+        _check_height(image_height)
         if not section_dirs:
             raise ValueError("no section was chosen")
-        self.image_height = image_height
-        self.files: list[_Files] = []
+        self.image_height, self.stride = image_height, stride
+        self.files: list[SampleFiles] = []
         self.section_of: list[str] = []
         for section_dir in section_dirs:
             paired = _pair_by_stem(Path(section_dir), self.task.label_folder, self.task.label_suffix)
             self.files += paired
             self.section_of += [Path(section_dir).name] * len(paired)
-        self._cache: dict[int, Sample] | None = {} if cache else None
+        self.stems = [f"{section}/{files.image.stem}" for section, files in zip(self.section_of, self.files)]
+        self._cache: dict[int, tuple[View, Label]] | None = {} if cache else None
+        self._cached_bytes = 0
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Sample:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        sample = self._load(index)
-        if self._cache is not None:
-            self._cache[index] = sample
+        position = index % len(self)
+        if self._cache is not None and position in self._cache:
+            return Sample(*self._cache[position], index)
+        sample = Sample(*self._load(position), index)
+        if self._cache is not None and self._cached_bytes + sample.nbytes <= _CACHE_BYTES:
+            self._cache[position] = sample.view, sample.label
+            self._cached_bytes += sample.nbytes
         return sample
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
@@ -97,39 +172,67 @@ class SectionDataset(Dataset):
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             return list(pool.map(self.__getitem__, indices))
 
-    def _load(self, index: int) -> Sample:
-        files = self.files[index]
+    def _load(self, position: int) -> tuple[View, Label]:
+        files = self.files[position]
         stored_HW3 = decode_image(files.image)
         H, W = stored_HW3.shape[:2]
-        image_HW3 = resize_image(stored_HW3, *resized_shape(H, W, self.image_height))
-        K_label_33 = read_calibration(files.calibration, H, W)
-        label, valid = read_label(files.label, self.task)
-        expected = (H, W) if self.task.fullsize_only else grid_size(H, W)
-        if tuple(label.shape[1:]) != expected:
-            raise ValueError(
-                f"label file {files.label} has a map of {list(label.shape[1:])}, but {files.image} is {H} x {W} and "
-                f"needs {list(expected)}"
-            )
-        return Sample(
-            image_HW3, label, valid, read_pose(files.pose),
-            resize_intrinsics(K_label_33, image_HW3.shape[1] / W, image_HW3.shape[0] / H), K_label_33,
-            f"{self.section_of[index]}/{files.image.stem}",
-        )
+        K_33 = read_calibration(files.calibration, H, W)
+        map_Chw, valid_1hw = read_label(files.label, self.task)
+        stored_stride = label_stride(files.label, map_Chw, H, W, self.task)
+        if self.stride is not None and stored_stride > self.task.stride(self.stride == 1):
+            raise ValueError(f"label file {files.label} {too_coarse(stored_stride)}")
+        label = Label(map_Chw, valid_1hw, read_pose(files.pose), K_33, stored_stride)
+        return _view(stored_HW3, K_33, self.image_height, self.stems[position]), label
 
 
-def _stems(folder: Path, suffixes: set[str]) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+def too_coarse(stored_stride: int) -> str:
+    """Why labels do not serve full-size predictions, and what does."""
+    return (
+        f"has one cell per {stored_stride} pixels, too coarse for a full-size network: make the data with "
+        "`--fullsize` (scene folder `<scene>-fullsize`)"
+    )
 
 
-def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> list[_Files]:
-    folders = {"rgb": _IMAGE_SUFFIXES, "poses": {".txt"}, "calibration": {".txt"}, label_folder: {label_suffix}}
+def _check_height(image_height: int) -> None:
+    if image_height < _MIN_IMAGE_HEIGHT:
+        raise ValueError(f"image height must be at least {_MIN_IMAGE_HEIGHT} px, got {image_height}")
+
+
+def _view(stored_HW3: np.ndarray, K_33: torch.Tensor, image_height: int, stem: str) -> View:
+    H, W = stored_HW3.shape[:2]
+    image_HW3 = resize_image(stored_HW3, *resized_shape(H, W, image_height))
+    return View(image_HW3, resize_intrinsics(K_33, image_HW3.shape[1] / W, image_HW3.shape[0] / H), stem)
+
+
+def stems_in(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
+    """Files of a folder by stem, sorted; none where there is no folder.
+
+    Hidden ones, such as the `._name` that another system leaves beside each file, are none.
+
+    Raises:
+        ValueError: two files of one stem.
+    """
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in found:
+            raise ValueError(f"two files of one name in {folder}: {found[path.stem].name} and {path.name}")
+        found[path.stem] = path
+    return found
+
+
+def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> list[SampleFiles]:
+    folders = {"rgb": IMAGE_SUFFIXES, "poses": {".txt"}, "calibration": {".txt"}, label_folder: {label_suffix}}
     if not section_dir.is_dir():
         present = sorted(p.name for p in section_dir.parent.iterdir() if p.is_dir()) if section_dir.parent.is_dir() else []
         raise FileNotFoundError(f"section folder not found: {section_dir}" + (f"; present: {present}" if present else ""))
     absent = [name for name in folders if not (section_dir / name).is_dir()]
     if absent:
         raise FileNotFoundError(f"section {section_dir} lacks the folders {absent}")
-    found = {name: _stems(section_dir / name, suffixes) for name, suffixes in folders.items()}
+    found = {name: stems_in(section_dir / name, suffixes) for name, suffixes in folders.items()}
     stems = sorted(set().union(*found.values()))
     missing = [f"{name}/{stem}" for stem in stems for name in folders if stem not in found[name]]
     if missing:
@@ -138,5 +241,5 @@ def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> li
     if not stems:
         raise ValueError(f"section {section_dir} is empty")
     return [
-        _Files(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems
+        SampleFiles(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems
     ]

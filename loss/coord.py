@@ -60,6 +60,6 @@ def _reprojection(coords_B3hw: torch.Tensor, batch: Batch, min_depth: float) -> 
     B, _, h, w = coords_B3hw.shape
     p_cam_B3N = transform_points(invert_pose(batch.world_from_cam_B44), coords_B3hw.flatten(2))
     xy_px_B2N, depth_BN = project(p_cam_B3N, batch.K_B33, min_depth=min_depth)
-    target_px_2N = cell_centres(h, w, device=coords_B3hw.device).flatten(1)
+    target_px_2N = cell_centres(h, w, batch.stride, device=coords_B3hw.device).flatten(1)
     distance_BN = torch.linalg.vector_norm(xy_px_B2N - target_px_2N, dim=1).clamp(min=MIN_VALUE)
     return depth_BN.view(B, 1, h, w), distance_BN.view(B, 1, h, w)

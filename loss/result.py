@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
+
+from records.options import check, option, positive
 
 MIN_VALUE = 1e-7  # lower clamp of uncertainties, squares and reprojection errors
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Thresholds of the losses.
+    """Thresholds of the losses: what they put out of range counts only for its label, or not at all."""
 
-    Attributes:
-        inittolerance: coord: a prediction farther than this from its label is out of range, metres.
-        mindepth: a predicted depth below this is out of range, metres.
-        softclamp: coord: reprojection errors grow like a square root beyond this, pixels.
-        hardclamp: what exceeds it is out of range: pixels (coord), metres (depth), degrees (normal).
-    """
-
-    inittolerance: float = 50.0
-    mindepth: float = 0.1
-    softclamp: float = 100.0
-    hardclamp: float = 1000.0
+    inittolerance: float = option(
+        50.0, flags=("-itol",), check=positive,
+        help="coord: a prediction farther than this from its label is out of range, metres",
+    )
+    mindepth: float = option(
+        0.1, flags=("-mind",), check=positive, help="a predicted depth below this is out of range, metres"
+    )
+    softclamp: float = option(
+        100.0, flags=("-sc",), check=positive,
+        help="coord: reprojection errors grow like a square root beyond this, pixels",
+    )
+    hardclamp: float = option(
+        1000.0, flags=("-hc",), check=positive,
+        help="what exceeds it is out of range: pixels (coord), metres (depth) or degrees (normal)",
+    )
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        check(self)
 
 
 @dataclass(frozen=True)

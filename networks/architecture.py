@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -40,6 +40,11 @@ class Architecture:
             raise ValueError(f"{self.task_channels} task channels belong to no task; choose from {known_channels}")
         if self.uncertainty not in UNCERTAINTIES:
             raise ValueError(f"unknown uncertainty {self.uncertainty!r}; choose from {list(UNCERTAINTIES)}")
+        task = TASKS[self.task]
+        if self.uncertainty not in task.uncertainties:
+            raise ValueError(f"{self.task} networks have no uncertainty {self.uncertainty!r}; choose from {list(task.uncertainties)}")
+        if task.fullsize_only and not self.fullsize:
+            raise ValueError(f"{self.task} networks predict at image size: fullsize is needed")
         if self.in_channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, not {self.in_channels}")
         if self.num_encoders < 0:
@@ -56,6 +61,16 @@ class Architecture:
     def task(self) -> str:
         """Name of the task, which its channels identify."""
         return next(name for name, task in TASKS.items() if task.channels == self.task_channels)
+
+    def contradiction(self, other: Architecture, *fields: str) -> str:
+        """Where this architecture is not the other one, as words; empty when they agree.
+
+        Args:
+            fields: what to look at (default: everything).
+        """
+        fields = fields or tuple(asdict(self))
+        differing = [name for name in fields if getattr(self, name) != getattr(other, name)]
+        return ", ".join(f"{name}={getattr(self, name)!r} instead of {getattr(other, name)!r}" for name in differing)
 
     @property
     def uncertainty_channels(self) -> int:
@@ -75,8 +90,10 @@ def architecture_of(state_dict: Mapping[str, torch.Tensor]) -> Architecture:
     """Reads the architecture from the names and shapes of a state dict.
 
     Raises:
-        ValueError: a tensor that every network of this family has is absent or has an impossible shape.
+        ValueError: a tensor that every network of this family has is absent or has an impossible shape; says what the
+            weights seem to be instead.
     """
+    _refuse_relatives(state_dict)
     mean = _entry(state_dict, "mean", 1)
     fc1 = _entry(state_dict, "decoder.fc1.weight", 4)
     fc3 = _entry(state_dict, "decoder.fc3.weight", 4)
@@ -104,9 +121,41 @@ def architecture_of(state_dict: Mapping[str, torch.Tensor]) -> Architecture:
     )
 
 
+def check_entries(state_dict: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raises ValueError unless the tensors are the expected ones by name and shape; says what differs."""
+    missing, foreign = sorted(shapes.keys() - state_dict.keys()), sorted(state_dict.keys() - shapes.keys())
+    if missing or foreign:
+        raise ValueError(
+            f"not the weights of a TransPoseNet: of {len(shapes)} expected tensors {len(missing)} are missing "
+            f"{_some(missing)}, {len(foreign)} are foreign {_some(foreign)}"
+        )
+    for key, shape in shapes.items():
+        if state_dict[key].shape != shape:
+            raise ValueError(f"{key!r} has shape {tuple(state_dict[key].shape)}, expected {tuple(shape)}")
+
+
+def _refuse_relatives(state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Names what people mistake for weights of this family: DSAC* networks, and networks saved inside a wrapper."""
+    if {"conv1.weight", "res3_conv1.weight", "fc3.weight"} <= state_dict.keys():
+        raise ValueError(
+            "these are the weights of the original DSAC* Network (grey images, no norms), which this project does not "
+            "run; expected those of a TransPoseNet"
+        )
+    for prefix in ("module.", "_orig_mod."):
+        if state_dict and all(key.startswith(prefix) for key in state_dict):
+            raise ValueError(f"all names begin with {prefix!r}: these are the weights of a wrapped network; save the network inside")
+
+
 def _entry(state_dict: Mapping[str, torch.Tensor], key: str, ndim: int) -> torch.Tensor:
     if key not in state_dict:
-        raise ValueError(f"{key!r} is absent: these are not the weights of a TransPoseNet")
+        raise ValueError(
+            f"{key!r} is absent: these are not the weights of a TransPoseNet; "
+            f"found {len(state_dict)} tensors {_some(sorted(state_dict))}"
+        )
     if state_dict[key].ndim != ndim:
         raise ValueError(f"{key!r} has shape {tuple(state_dict[key].shape)}; expected {ndim} dimensions")
     return state_dict[key]
+
+
+def _some(names: list[str]) -> str:
+    return f"({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else "(none)"

@@ -16,21 +16,30 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> n
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
 
 
-class ResidualStack(nn.Sequential):
-    """conv 3x3, conv 1x1, conv 3x3, each followed by GroupNorm and ReLU (indices 0 to 8), added to the input."""
+class ConvStack(nn.Sequential):
+    """conv 3x3, conv 1x1, conv 3x3, each followed by GroupNorm and ReLU (indices 0 to 8)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, in_channels: int, channels: int):
         layers: list[nn.Module] = []
-        for kernel in (3, 1, 3):
-            layers += [conv(channels, channels, kernel), nn.GroupNorm(GROUPS, channels), nn.ReLU()]
+        for kernel, source in ((3, in_channels), (1, channels), (3, channels)):
+            layers += [conv(source, channels, kernel), nn.GroupNorm(GROUPS, channels), nn.ReLU()]
         super().__init__(*layers)
 
     def forward(self, x_BChw: torch.Tensor) -> torch.Tensor:
-        """Returns x + block(x) of a non-negative x: its ReLU would change nothing."""
-        y_BChw = x_BChw
         for index in range(0, len(self), 3):
-            y_BChw = group_norm(self[index](y_BChw), self[index + 1])
-        return x_BChw + y_BChw
+            x_BChw = group_norm(self[index](x_BChw), self[index + 1])
+        return x_BChw
+
+
+class ResidualStack(ConvStack):
+    """A `ConvStack` that is added to its input."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels)
+
+    def forward(self, x_BChw: torch.Tensor) -> torch.Tensor:
+        """Returns x + block(x) of a non-negative x: its ReLU would change nothing."""
+        return x_BChw + super().forward(x_BChw)
 
 
 class Encoder(nn.Module):

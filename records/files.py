@@ -43,6 +43,18 @@ def locked(path: Path | str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def exclusive(path: Path | str, message: str) -> Iterator[None]:
+    """As `locked`, but refuses at once: BlockingIOError with `message` when somebody else holds the lock."""
+    path = Path(path)
+    with path.with_name(f".{path.name}.lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(message) from None
+        yield
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Writes JSON atomically; see `plain`."""
     with replacing(path) as temporary:

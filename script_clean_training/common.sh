@@ -1,22 +1,29 @@
 # Shared by all scripts: defaults, the task table, the launcher. Sourced, never run.
 #
-# Environment (all optional):
+# Environment (all optional; relative paths are the caller's):
 #   DATASETS_DIR  scenes                         (datasets)
-#   OUTPUT_DIR    logs                           (output)
-#   CKPT_DIR      checkpoints                    (the output folder)
+#   OUTPUT_DIR    logs and latest weights        (output)
+#   CKPT_DIR      numbered checkpoints           (the output folder)
 #   WEIGHTS_DIR   selected weights               (weights-clean)
 #   EPOCHS BATCH_SIZE LR IMAGE_HEIGHT            replace a script's table row
 #   MIN_CKPT_ITER checkpoints up to here are not validated
 #   EXTRA_ARGS    appended to the command
 #   PYTHON        interpreter                    (.venv/bin/python when there is one, else python3)
+#   CUDA_VISIBLE_DEVICES  the GPUs that CUDA_ID counts among (all)
 #   DRY_RUN=1     print the commands instead of running them
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-DATASETS_DIR="${DATASETS_DIR:-$ROOT/datasets}"
-OUTPUT_DIR="${OUTPUT_DIR:-$ROOT/output}"
-WEIGHTS_DIR="${WEIGHTS_DIR:-$ROOT/weights-clean}"
-CKPT_DIR="${CKPT_DIR:-}"
+
+fail() { echo "error: $*" >&2; exit 2; }
+
+# absolute PATH: the path as it is from anywhere; nothing needs to be there.
+absolute() { case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+
+DATASETS_DIR="$(absolute "${DATASETS_DIR:-$ROOT/datasets}")"
+OUTPUT_DIR="$(absolute "${OUTPUT_DIR:-$ROOT/output}")"
+WEIGHTS_DIR="$(absolute "${WEIGHTS_DIR:-$ROOT/weights-clean}")"
+CKPT_DIR="${CKPT_DIR:+$(absolute "$CKPT_DIR")}"
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
   [ -x "$ROOT/.venv/bin/python" ] && PYTHON="$ROOT/.venv/bin/python"
@@ -24,8 +31,6 @@ fi
 
 # glibc gives large blocks back at once and faults them in again at every step; keeping them saves a tenth of the time.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-1000000000}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-10000000000}"
-
-fail() { echo "error: $*" >&2; exit 2; }
 
 # one_of NAME VALUE CHOICE...
 one_of() {
@@ -41,16 +46,74 @@ chunk() {
   LC_ALL=C printf '%.2f' "$2"
 }
 
-# parse_encoder_arguments DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID
+# scene_kind: the published scene, or other; three tables have a row for each.
+scene_kind() { case "$DATASET" in urbanscape | naturescape) echo "$DATASET" ;; *) echo other ;; esac; }
+
+# parse_encoder_arguments DEFAULT_REAL_CHUNK [DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID]
 parse_encoder_arguments() {
+  local real_chunk="$1"
+  shift
   [ $# -le 8 ] || fail "at most 8 arguments: DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
   DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
-  SIM_CHUNK="$(chunk SIM_CHUNK "${4:-1.0}")"
+  SIM_CHUNK="$(chunk SIM_CHUNK "${4:-${DEFAULT_SIM_CHUNK:-1.0}}")"
   REAL_DOMAIN="${5:-in_place}"
-  REAL_CHUNK="$(chunk REAL_CHUNK "${6:-1.0}")"
-  UNC="${7:-MLE}" CUDA_ID="${8:-0}"
+  REAL_CHUNK="$(chunk REAL_CHUNK "${6:-$real_chunk}")"
+  UNC="${7:-MLE}" CUDA_ID="${8:-}"
   check_common
   one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
+}
+
+# parse_decoder_arguments [DATASET TASK NET_DEPTH PT_SIM_CHUNK PT_REAL_DOMAIN PT_REAL_CHUNK SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID]
+# PT_ arguments name the encoders to start from, the others the data of this training.
+parse_decoder_arguments() {
+  [ $# -le 11 ] || fail "at most 11 arguments: DATASET TASK NET_DEPTH PT_SIM_CHUNK PT_REAL_DOMAIN PT_REAL_CHUNK SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID, got $#"
+  DATASET="${1:-urbanscape}" TASK="${2:-coord}" NET_DEPTH="${3:-FULL}"
+  PT_SIM_CHUNK="$(chunk PT_SIM_CHUNK "${4:-${DEFAULT_SIM_CHUNK:-1.0}}")"
+  PT_REAL_DOMAIN="${5:-in_place}"
+  PT_REAL_CHUNK="$(chunk PT_REAL_CHUNK "${6:-1.0}")"
+  SIM_CHUNK="$(chunk SIM_CHUNK "${7:-0.0}")"
+  REAL_DOMAIN="${8:-in_place}"
+  REAL_CHUNK="$(chunk REAL_CHUNK "${9:-1.0}")"
+  UNC="${10:-MLE}" CUDA_ID="${11:-}"
+  check_common
+  [ "$TASK" = coord ] || fail "the decoder is trained for the task coord only, not for '$TASK'"
+  one_of PT_REAL_DOMAIN "$PT_REAL_DOMAIN" in_place out_of_place
+  one_of REAL_DOMAIN "$REAL_DOMAIN" in_place out_of_place
+}
+
+# encoder_weights TASK KIND: where the selected encoder of a task lies. KIND is finetuned, or the folder's ending of
+# encoders that were trained on real photos alone (pairwise-only, real-only).
+encoder_weights() {
+  local pretrained="$WEIGHTS_DIR/encoders-pretraining/$DATASET" partial=""
+  if [ "$2" != finetuned ]; then
+    echo "$pretrained-$2/$PT_REAL_DOMAIN/$1/model-sc-$PT_SIM_CHUNK-rc-$PT_REAL_CHUNK.net"
+  elif [ "$PT_REAL_CHUNK" = 0.00 ] && [ "$REAL_CHUNK" = 0.00 ]; then # zero-shot: nothing real, at no stage
+    echo "$pretrained/$1/model-sc-$PT_SIM_CHUNK.net"
+  else
+    if [ "$PT_REAL_CHUNK" != 1.00 ]; then partial="-partial-finetuning-$PT_REAL_CHUNK"; fi
+    echo "$WEIGHTS_DIR/encoders-finetuning/$DATASET$partial/$PT_REAL_DOMAIN/$1/model-sc-$PT_SIM_CHUNK-rc-$PT_REAL_CHUNK.net"
+  fi
+}
+
+# train_decoder KIND LABEL ENCODER...: the fused network of these encoders, the coord one training on.
+# ENC_COORD ENC_DEPTH ENC_NORMAL ENC_SEMANTICS (environment) replace the weights files.
+train_decoder() {
+  local kind="$1" label="$2" domain=ip weights=() path task
+  shift 2
+  if [ "$PT_REAL_DOMAIN" != in_place ]; then domain=oop; fi
+  for task in coord depth normal semantics; do
+    local override="ENC_${task^^}"
+    path="$(absolute "${!override:-$(encoder_weights "$task" "$kind")}")"
+    if [ "${DRY_RUN:-0}" != 1 ] && [[ " $* " == *" $task "* ]] && [ ! -f "$path" ]; then
+      fail "no $task encoder at $path; train, validate and select it first"
+    fi
+    weights+=("--${task}_weight" "$path")
+  done
+  TRAINING_PROGRAM=finetune_decoder_single_task.py
+  launch_training --encoders "$@" "${weights[@]}" --reuse_coord_encoder --unfreeze_coord_encoder \
+    --sim_data_chunk "$SIM_CHUNK" --real_data_chunk "$REAL_CHUNK" --real_data_domain "$REAL_DOMAIN" ${REAL_ONLY:+--real_only} \
+    --session "enc-${label}pt$PT_SIM_CHUNK-$domain-ft$PT_REAL_CHUNK" \
+    --epochs "${EPOCHS:-1000}" --learningrate "${LR:-0.0001}" --no_lr_scheduling --batch_size "${BATCH_SIZE:-8}"
 }
 
 # Checks DATASET TASK NET_DEPTH UNC and sets the flags that follow from them.
@@ -68,7 +131,18 @@ check_common() {
     depth | normal) TASK_FLAGS=(--hardclamp 10) ;;
     semantics) TASK_FLAGS=() ; NET_FLAGS+=(--fullsize) ;;
   esac
-  if [ -n "$CUDA_ID" ]; then export CUDA_VISIBLE_DEVICES="$CUDA_ID"; fi
+  choose_gpu
+}
+
+# CUDA_ID counts among the GPUs that the user made visible (a scheduler does so): theirs, not the machine's.
+choose_gpu() {
+  local visible id="${CUDA_ID:-0}"
+  if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then export CUDA_VISIBLE_DEVICES="$id"; return; fi
+  if [ -z "$CUDA_VISIBLE_DEVICES" ] || [ -z "$CUDA_ID" ]; then return; fi
+  IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
+  [[ "$id" =~ ^[0-9]+$ ]] && [ "$id" -lt "${#visible[@]}" ] ||
+    fail "CUDA_ID $id: CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES shows ${#visible[@]} GPUs, counted from 0"
+  export CUDA_VISIBLE_DEVICES="${visible[$id]}"
 }
 
 # run COMMAND...: runs it, or prints it under DRY_RUN=1.
@@ -78,13 +152,14 @@ run() {
     printf -v quoted ' %q' "$@"
     echo "${quoted# }"
   else
-    (cd "$ROOT" && "$@")
+    "$@"
   fi
 }
 
-# launch_training TASK_ARGUMENTS...: train_single_task.py with everything the scripts share.
+# launch_training TASK_ARGUMENTS...: the training program with everything the scripts share.
+TRAINING_PROGRAM=train_single_task.py
 launch_training() {
-  local command=("$PYTHON" "$ROOT/train_single_task.py" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
+  local command=("$PYTHON" "$ROOT/$TRAINING_PROGRAM" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
     --datasets_dir "$DATASETS_DIR" --output_dir "$OUTPUT_DIR" --auto_resume)
   if [ -n "$CKPT_DIR" ]; then command+=(--ckpt_dir "$CKPT_DIR"); fi
   if [ -n "${IMAGE_HEIGHT:-}" ]; then command+=(--image_height "$IMAGE_HEIGHT"); fi

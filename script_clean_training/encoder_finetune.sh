@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Fine-tunes a pre-trained encoder on real-synthetic pairs.
 # usage: encoder_finetune.sh [DATASET TASK NET_DEPTH SIM_CHUNK REAL_DOMAIN REAL_CHUNK UNC CUDA_ID]
+# Arguments left out are urbanscape coord FULL 1.0 in_place 1.0 mle 0 (published: UNC none).
 # SIM_CHUNK names the pre-training to start from; ENC_PRETRAINED (environment) replaces its weights file.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-parse_encoder_arguments "$@"
+parse_encoder_arguments 1.0 "$@"
 
 case "$REAL_DOMAIN:$DATASET:$TASK" in
   *:semantics) epochs=30 ;;
@@ -14,7 +15,7 @@ case "$REAL_DOMAIN:$DATASET:$TASK" in
   out_of_place:*) epochs=3000 ;;
 esac
 
-ENC_PRETRAINED="${ENC_PRETRAINED:-$WEIGHTS_DIR/encoders-pretraining/$DATASET/$TASK/model-sc-$SIM_CHUNK.net}"
+ENC_PRETRAINED="$(absolute "${ENC_PRETRAINED:-$WEIGHTS_DIR/encoders-pretraining/$DATASET/$TASK/model-sc-$SIM_CHUNK.net}")"
 if [ "${DRY_RUN:-0}" != 1 ] && [ ! -f "$ENC_PRETRAINED" ]; then
   fail "no pre-trained encoder at $ENC_PRETRAINED; run encoder_pretrain.sh and validate_encoder_pretrain.sh first"
 fi

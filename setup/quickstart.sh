@@ -10,7 +10,7 @@
 # SPLIT_FILE replaces the split of --photos (default: setup/splits/<name of DIR>.json, else 40/10/50 % at random);
 # PRETRAIN_EPOCHS FINETUNE_EPOCHS NUM_IMAGES replace the sizes of the recipe.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 photos=""
 while [ $# -gt 0 ]; do
@@ -26,11 +26,15 @@ if [ -n "$photos" ] && [ ! -f "$photos/cameras.json" ]; then
   exit 2
 fi
 
-if [ "${DRY_RUN:-0}" != 1 ]; then source setup/make_env.sh; fi
-source script_clean_training/common.sh
+caller="$PWD"
+if [ "${DRY_RUN:-0}" != 1 ]; then source "$here/make_env.sh"; fi
+cd "$caller"
+source "$here/../script_clean_training/common.sh"
 export DATASETS_DIR OUTPUT_DIR WEIGHTS_DIR PYTHON
 export CKPT_DIR="${CKPT_DIR:-$OUTPUT_DIR}"
-export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"
+# The modules are found from whatever folder this is called in.
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+if [ -n "$photos" ]; then photos="$(absolute "${photos%/}")"; fi
 started=$SECONDS
 
 step() { echo; echo "== [$((SECONDS - started)) s] $*"; }
@@ -45,15 +49,17 @@ else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
   if [ -f "$photos/geodata/landcover.tif" ]; then geodata+=(--landcover "$photos/geodata/landcover.tif"); fi
-  split_file="${SPLIT_FILE:-setup/splits/$scene.json}"
+  split_file="${SPLIT_FILE:-$ROOT/setup/splits/$scene.json}"
   split=()
   if [ -f "$split_file" ]; then split=(--split "$split_file"); fi
   # Renders have the photos' field of view at 240 px.
-  read -r width height focal < <("$PYTHON" - "$photos/cameras.json" <<'PY'
+  read -r width height fx fy < <("$PYTHON" - "$photos/cameras.json" <<'PY'
 import json, sys
 camera = json.load(open(sys.argv[1]))
 scale = 240 / min(camera["width"], camera["height"])
-print(round(camera["width"] * scale), round(camera["height"] * scale), round(camera["focal_length_px"] * scale, 3))
+focal = camera["focal_length_px"]
+fx, fy = focal if isinstance(focal, list) else (focal, focal)
+print(round(camera["width"] * scale), round(camera["height"] * scale), round(fx * scale, 3), round(fy * scale, 3))
 PY
   )
   step "data set: photos with their rendered partners, and views around the training flight"
@@ -62,10 +68,10 @@ PY
   run "$PYTHON" -m datagen sections "${geodata[@]}" --around "$photos/cameras.json" "${split[@]}" --scene "$scene" \
     --output_dir "$DATASETS_DIR" --num_images "${NUM_IMAGES:-2400}" \
     --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 --min_valid 0.5 --backdrop elsewhere \
-    --width "$width" --height "$height" --focal "$focal" --resume
+    --width "$width" --height "$height" --focal "$fx" "$fy" --resume
   pretrain_epochs=11 finetune_epochs=12 real_share=0.2
 fi
-recipe="$(tr '\n' ' ' <setup/miniature_recipe.txt)"
+recipe="$(tr '\n' ' ' <"$ROOT/setup/miniature_recipe.txt")"
 recipe="${recipe% }"
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
@@ -77,18 +83,6 @@ last_fifth() {
   echo $((images * epochs * 4 / 5))
 }
 
-# selected KIND WEIGHTS: whether every tiny run of this kind (a part of its name) was validated and the choice exported.
-selected() {
-  local folder found=1
-  [ "${DRY_RUN:-0}" != 1 ] && [ -f "$2" ] || return 1
-  for folder in "$CKPT_DIR/$scene-coord-"*-tiny*; do
-    [[ "$folder" == *"$1"* ]] || continue
-    found=0
-    [ -n "$(find "$folder" -name 'FLAG_SELECTED_ITER_*' -newer "$folder/FLAG_training_done.nodata" 2>/dev/null)" ] || return 1
-  done
-  return "$found"
-}
-
 pretrained="$WEIGHTS_DIR/encoders-pretraining/$scene/coord/model-sc-1.00.net"
 finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-rc-1.00.net"
 
@@ -96,29 +90,25 @@ pretrain_epochs="${PRETRAIN_EPOCHS:-$pretrain_epochs}" finetune_epochs="${FINETU
 
 step "pre-training on synthetic images"
 EPOCHS="$pretrain_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0008}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
-  EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" script_clean_training/encoder_pretrain.sh "$scene" coord TINY
+  EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" "$ROOT/script_clean_training/encoder_pretrain.sh" "$scene" coord TINY
 step "validation and selection on val_sim"
-if selected sim_only "$pretrained"; then echo "done already: $pretrained"; else
-  MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}" \
-    script_clean_validation/validate_encoder_pretrain.sh "$scene" coord TINY
-fi
+MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}" \
+  "$ROOT/script_clean_validation/validate_encoder_pretrain.sh" "$scene" coord TINY
 
 step "fine-tuning on real-synthetic pairs"
 EPOCHS="$finetune_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0005}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
   EXTRA_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
-  script_clean_training/encoder_finetune.sh "$scene" coord TINY
+  "$ROOT/script_clean_training/encoder_finetune.sh" "$scene" coord TINY
 step "validation and selection on val_drone_real"
-if selected finetune "$finetuned"; then echo "done already: $finetuned"; else
-  MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}" \
-    script_clean_validation/validate_encoder_finetune.sh "$scene" coord TINY
-fi
+MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}" \
+  "$ROOT/script_clean_validation/validate_encoder_finetune.sh" "$scene" coord TINY
 
 step "test on real photos that no step has seen: before and after fine-tuning"
 for weights in "$pretrained" "$finetuned"; do
   overview=()
   if [ "$weights" = "$finetuned" ]; then overview=(--overview "$OUTPUT_DIR/quickstart_$scene.png"); fi
-  run "$PYTHON" test_single_task.py "$scene" --task coord --section test_drone_real --network_in "$weights" \
-    --datasets_dir "$DATASETS_DIR" "${overview[@]}"
+  run "$PYTHON" "$ROOT/test_single_task.py" "$scene" --task coord --section test_drone_real --network_in "$weights" \
+    --datasets_dir "$DATASETS_DIR" --resume "${overview[@]}"
 done
-run "$PYTHON" setup/quickstart_summary.py "$pretrained" "$finetuned" --section test_drone_real
+run "$PYTHON" "$ROOT/setup/quickstart_summary.py" "$pretrained" "$finetuned" --section test_drone_real
 step "finished; overview picture: $OUTPUT_DIR/quickstart_$scene.png"

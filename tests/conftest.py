@@ -13,7 +13,7 @@ import torch
 
 from geometry.attitude import enu_from_camera
 from geometry.cameras import intrinsics_matrix, pixel_rays
-from geometry.grid import cell_centres, grid_size
+from geometry.grid import NODATA, STRIDE, cell_centres, grid_size
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,13 +50,14 @@ def _plane_hits(world_from_cam_44: torch.Tensor, K_33: torch.Tensor, xy_px_2N: t
 
 def write_plane_section(
     section: Path, count: int, *, height: int = 64, width: int = 96, focal: float = 64.0, seed: int = 0,
-    calibration: str = "", sky_rows: int = 0,
+    calibration: str = "", sky_rows: int = 0, stride: int = STRIDE,
 ) -> None:
     """Writes a complete section: views of a slanted textured plane with exact labels.
 
     Args:
         calibration: text of the calibration files (default: the focal length).
-        sky_rows: top rows of every label that are nodata.
+        sky_rows: top rows of every label that are nodata, cells.
+        stride: pixels per cell of coordinates, depths and normals: 8, or 1 for full-size labels.
     """
     rng = np.random.default_rng(seed)
     for name in ("rgb", "poses", "calibration", "init", "depth", "normal", "semantics"):
@@ -64,7 +65,7 @@ def write_plane_section(
     numbers = [float(v) for v in calibration.split()] or [focal]
     fx, fy, cx, cy = numbers if len(numbers) == 4 else (focal, focal, width / 2, height / 2)
     K_33 = intrinsics_matrix(fx, fy, cx, cy)
-    h, w = grid_size(height, width)
+    h, w = grid_size(height, width, stride)
     rows, columns = np.mgrid[:height, :width] + 0.5
     pixels_2N = torch.from_numpy(np.stack((columns.ravel(), rows.ravel())))
     for index in range(count):
@@ -74,14 +75,14 @@ def write_plane_section(
         pose_44[:3, 3] = torch.from_numpy(np.array([*rng.uniform(-40, 40, 2), rng.uniform(70, 90)]))
         points_3N, _ = _plane_hits(pose_44, K_33, pixels_2N)
         image = _plane_colour(points_3N.numpy()).reshape(height, width, 3)
-        coords_3N, depth_N = _plane_hits(pose_44, K_33, cell_centres(h, w, dtype=torch.float64).flatten(1))
+        coords_3N, depth_N = _plane_hits(pose_44, K_33, cell_centres(h, w, stride, dtype=torch.float64).flatten(1))
         coords, depth = coords_3N.reshape(3, h, w).float(), depth_N.reshape(h, w).float()
         up_3 = torch.tensor([-0.1, 0.0, 1.0], dtype=torch.float64) / math.hypot(0.1, 1.0)
         normal = (pose_44[:3, :3].T @ up_3).float()[:, None, None].expand(3, h, w).clone()
         semantics = np.full((height, width), 2, np.uint8)
         semantics[:, width // 2 :] = 9
-        coords[:, :sky_rows], depth[:sky_rows], normal[:, :sky_rows] = -1, -1, -1
-        semantics[: 8 * sky_rows] = 0
+        coords[:, :sky_rows], depth[:sky_rows], normal[:, :sky_rows] = NODATA, NODATA, NODATA
+        semantics[: stride * sky_rows] = 0
         stem = f"view_{index:03d}"
         cv2.imwrite(str(section / "rgb" / f"{stem}.png"), image[..., ::-1])
         np.savetxt(section / "poses" / f"{stem}.txt", pose_44.numpy())

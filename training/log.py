@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
+import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -13,75 +20,155 @@ from loss import LossResult
 from training.run_folder import LOG_NAME
 
 CSV_NAME = "training_log.csv"
+LOG_NAMES = (LOG_NAME, CSV_NAME)
 
 
-def regression_line(task: str, regression: dict[str, float]) -> str:
-    """The residual line of output.log, in the published wording."""
-    if task == "coord":
-        return f"Regression error: coord:  {regression['coord']:.2f}, reprojection:  {regression['reprojection']:.2f}"
-    if task == "normal":
-        radians, degrees = regression["normal"], regression["normal_angle_deg"]
-        return f"Regression error: normal in radian:  {radians:.2f}, normal in degree: {degrees:.2f}"
-    return f"Regression error: depth:  {regression['depth']:.2f}"
+class NotFinite(ArithmeticError):
+    """The loss of a step is NaN or infinite.
+
+    Attributes:
+        images_seen: images before that step. stems: the images of the step.
+    """
+
+    def __init__(self, images_seen: int, stems: tuple[str, ...]):
+        super().__init__(f"the loss is not finite after {images_seen} images, at {', '.join(stems)}")
+        self.images_seen, self.stems = images_seen, stems
+
+
+def regression_line(task: str, regression: Mapping[str, float]) -> str:
+    """The residual line of output.log, in the published wording; empty for a task without one."""
+    wording = {
+        "coord": "Regression error: coord:  {coord:.2f}, reprojection:  {reprojection:.2f}",
+        "depth": "Regression error: depth:  {depth:.2f}",
+        "normal": "Regression error: normal in radian:  {normal:.2f}, normal in degree: {normal_angle_deg:.2f}",
+    }
+    return wording[task].format(**regression) if task in wording else ""
+
+
+def iteration_line(images_seen: int, epoch: int, loss: float, valid_percent: float, seconds: float) -> str:
+    """The line of one step in output.log, in the published wording; seconds per image, without loading."""
+    return (
+        f"Iteration: {images_seen:7d}, Epoch: {epoch:3d}, Total loss: {loss:.2f}, Valid: {valid_percent:.1f}%, "
+        f"Avg Time: {seconds:.3f}s"
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step whose figures may still be on their way from the device."""
+
+    result: LossResult
+    images_before: int
+    stems: tuple[str, ...]
+    epoch: int
+    learning_rate: float
 
 
 class TrainingLog:
-    """Writes one record per logged step.
+    """One line, one CSV row and one TensorBoard point per step, written ten steps at a time so that no step waits.
 
     Args:
         folder: the run's output folder.
         total_images: images of the whole run, for the progress bar.
         start_images: images seen before this process started.
+        kept_bytes: the logs are cut back to these sizes (by name, absent: empty) before anything is added.
     """
 
-    def __init__(self, folder: Path, task: str, uncertainty: str, total_images: int, start_images: int):
-        self.task, self.uncertainty = task, uncertainty
+    def __init__(self, folder: Path, task: str, total_images: int, start_images: int, kept_bytes: Mapping[str, int]):
+        self.task, self._folder = task, folder
+        for name in LOG_NAMES:
+            _cut(folder / name, kept_bytes.get(name, 0))
         self._text = (folder / LOG_NAME).open("a", buffering=1)
-        csv_path = folder / CSV_NAME
-        is_new = not csv_path.exists()
-        self._csv_file = csv_path.open("a", newline="", buffering=1)
+        self._csv_file = (folder / CSV_NAME).open("a", newline="")
         self._csv = csv.writer(self._csv_file)
-        self._csv_is_new = is_new
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        board = folder / "tensorboard"
+        if start_images == 0:
+            shutil.rmtree(board, ignore_errors=True)
+        self._board = SummaryWriter(str(board), purge_step=start_images + 1)
         self.bar = tqdm(total=total_images, initial=start_images, unit="img", desc=f"train {task}", dynamic_ncols=True,
                         mininterval=1.0)
-        self._since, self._steps = time.perf_counter(), 0
+        self._pending: list[_Step] = []
+        self._busy_seconds = 0.0
 
     def message(self, text: str) -> None:
-        """A line of output.log."""
-        self._text.write(text + "\n")
+        """Lines of output.log."""
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        self._text.writelines(f"{now}, INFO: {line}\n" for line in text.splitlines())
 
-    def step_done(self, images: int) -> None:
-        self._steps += 1
-        self.bar.update(images)
+    def step_done(
+        self, result: LossResult, *, images_before: int, stems: tuple[str, ...], epoch: int, learning_rate: float, seconds: float
+    ) -> None:
+        """Takes the figures of a step without looking at them.
 
-    def record(self, result: LossResult, *, images_seen: int, epoch: int, learning_rate: float) -> None:
-        """Logs the figures of the last step and the mean step time since the last record."""
-        now = time.perf_counter()
-        seconds = (now - self._since) / max(self._steps, 1)
-        self._since, self._steps = now, 0
-        total, valid = result.total.item(), 100 * result.valid_rate.item()
-        regression = {name: value.item() for name, value in result.regression.items()}
-        self.message(
-            f"Iteration: {images_seen:7d}, Epoch: {epoch:3d}, Total loss: {total:.2f}, Valid: {valid:.1f}%, "
-            f"Avg Time: {seconds:.3f}s"
+        Args:
+            images_before: images seen before the step.
+            seconds: what the step took, without loading.
+        """
+        detached = LossResult(
+            result.total.detach(), result.valid_rate.detach(), {k: v.detach() for k, v in result.regression.items()}
         )
-        if self.uncertainty == "mle":
-            self.message(regression_line(self.task, regression))
-        row = {"images_seen": images_seen, "epoch": epoch, "loss": total, "valid_percent": valid,
-               **regression, "learning_rate": learning_rate, "seconds_per_step": seconds}
-        if self._csv_is_new:
+        self._pending.append(_Step(detached, images_before, stems, epoch, learning_rate))
+        self._busy_seconds += seconds
+        self.bar.update(len(stems))
+
+    @property
+    def steps_waiting(self) -> int:
+        return len(self._pending)
+
+    def flush(self) -> None:
+        """Writes the steps that wait; one transfer from the device for all of them.
+
+        Raises:
+            NotFinite: the loss of one of them is NaN or infinite; it and the steps after it are not written.
+        """
+        if not self._pending:
+            return
+        steps, self._pending = self._pending, []
+        names = list(steps[0].result.regression)
+        started = time.perf_counter()
+        rows = torch.stack([
+            torch.stack([s.result.total, s.result.valid_rate, *(s.result.regression[n] for n in names)]).float() for s in steps
+        ]).tolist()  # fmt: skip
+        seconds = (self._busy_seconds + time.perf_counter() - started) / sum(len(s.stems) for s in steps)
+        self._busy_seconds = 0.0
+        for step, (loss, valid, *values) in zip(steps, rows, strict=True):
+            if not math.isfinite(loss):
+                self._csv_file.flush()
+                raise NotFinite(step.images_before, step.stems)
+            regression = dict(zip(names, values, strict=True))
+            self._write(step, loss, 100 * valid, regression, seconds)
+        self._csv_file.flush()
+        figures = {name: f"{value:.2f}" for name, value in regression.items()}
+        self.bar.set_postfix(epoch=steps[-1].epoch, loss=f"{loss:.2f}", valid=f"{100 * valid:.0f}%", **figures, refresh=False)
+
+    def _write(self, step: _Step, loss: float, valid_percent: float, regression: Mapping[str, float], seconds: float) -> None:
+        images_seen = step.images_before + len(step.stems)
+        if residual := regression_line(self.task, regression):
+            self.message(residual)
+        self.message(iteration_line(images_seen, step.epoch, loss, valid_percent, seconds))
+        row = {"images_seen": images_seen, "epoch": step.epoch, "loss": loss, "valid_percent": valid_percent,
+               **regression, "learning_rate": step.learning_rate, "seconds_per_image": seconds}
+        if self._csv_file.tell() == 0:
             self._csv.writerow(row)
-            self._csv_is_new = False
         self._csv.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
         for name, value in row.items():
             if name not in ("images_seen", "epoch"):
                 self._board.add_scalar(name, value, images_seen)
-        figures = {name: f"{value:.2f}" for name, value in regression.items()}
-        self.bar.set_postfix(epoch=epoch, loss=f"{total:.2f}", valid=f"{valid:.0f}%", **figures, refresh=False)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs now, for `kept_bytes` of a later process; everything that waited must be flushed."""
+        self._csv_file.flush()
+        self._board.flush()
+        return {name: os.path.getsize(self._folder / name) for name in LOG_NAMES}
 
     def close(self) -> None:
         self.bar.close()
         self._board.close()
         self._text.close()
         self._csv_file.close()
+
+
+def _cut(path: Path, size: int) -> None:
+    """Cuts a log back to the position that the run continues from."""
+    if path.is_file() and path.stat().st_size > size:
+        os.truncate(path, size)

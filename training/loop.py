@@ -1,262 +1,294 @@
-"""The training loop of one single-task network."""
+"""The training of one network, from options to weights."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
+from dataloader.augmentation import draw_augmentation
 from dataloader.choice import is_real_section, training_sections
-from dataloader.prepare import collate, prepare_for_training
-from dataloader.preprocessing import (
-    DEFAULT_IMAGE_HEIGHT, Preprocessing, preprocessing_from_record, preprocessing_to_record, record_of, write_record,
-)
-from dataloader.sampler import RunBatchSampler, step_generator
-from dataloader.scenes import GREY_MEAN, GREY_STD, SceneStatistics, scene_statistics
+from dataloader.geometry_check import check_geometry
+from dataloader.prepare import RawBatch, collate, prepare_for_training
+from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT
+from dataloader.sampler import RunBatchSampler
+from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
-from loss import loss_for
-from networks import Architecture, TransPoseNet, load_state_dict, save_network
-from networks.architecture import architecture_of
+from geometry.grid import STRIDE
+from loss import LossOptions, LossResult, loss_for
+from networks import DenseNetwork, load_published, save_network
+from runs.device import autocast_for, choose_device
+from runs.record import RunRecord
 from tasks import TASKS
-from training.device import autocast_for, choose_device
-from training.log import TrainingLog
-from training.names import run_name
+from training.identity import build_record
+from training.log import LOG_NAMES, NotFinite, TrainingLog
 from training.optimizer import build_optimizer
 from training.options import TrainingOptions
-from training.run_folder import RunFolder, StartingPoint, open_run, restore, save_state
+from training.run_folder import RunFolder, StartingPoint, choose_start, folder_of, write_records
 from training.schedule import learning_rate
+from training.starting_weights import build_network
+from training.state import Position, load_state, restore, save_state
 
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_STEPS = 10
-# Runs on few images have epochs of seconds; their exact state is not worth writing more often than this.
 _STATE_EVERY_SECONDS = 60.0
+# A run returns to its last good state this often when a loss is not finite; then it is an error.
+_MOST_GOING_BACK = 3
 
 
 class TrainingInterrupted(Exception):
     """Ctrl-C or SIGTERM arrived; the state was saved and the run can be resumed."""
 
 
-@dataclass
-class _Position:
-    """Where the run stands: always between two optimizer steps."""
-
-    images_seen: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-
-def initial_mean(task: str, statistics: SceneStatistics) -> torch.Tensor:
-    """What the decoder adds to its output: the scene's mean label in the network's output units."""
-    if task == "coord":
-        return torch.tensor(statistics.mean_coord)
-    if task == "depth":
-        return torch.tensor([statistics.mean_depth])
-    if task == "normal":
-        share_2 = (torch.tensor(statistics.mean_normal) / torch.pi + 1) / 2
-        return torch.log(share_2 / (1 - share_2 + 1e-7))
-    return torch.zeros(TASKS[task].channels)
-
-
-def head_spread(task: str, statistics: SceneStatistics) -> float:
-    """Units in which the last layer trains: the spread of the labels."""
-    return {"coord": statistics.coord_spread, "depth": statistics.depth_spread}.get(task, 1.0)
-
-
-def build_network(options: TrainingOptions, statistics: SceneStatistics) -> TransPoseNet:
-    """A fresh network, or the one of --network_in; ValueError when a flag contradicts the weights."""
-    wanted = Architecture.for_task(
-        options.task, uncertainty=options.uncertainty, tiny=options.tiny, fullsize=options.fullsize,
-        in_channels=1 if options.grayscale else 3,
+def loss_options(options: TrainingOptions, statistics: SceneStatistics) -> LossOptions:
+    """The thresholds in metres."""
+    if not options.depth_relative:
+        return options.loss
+    unit = statistics.mean_depth
+    return replace(
+        options.loss, inittolerance=options.loss.inittolerance * unit, mindepth=options.loss.mindepth * unit
     )
-    net = TransPoseNet(wanted, initial_mean(options.task, statistics))
-    net.init_head(head_spread(options.task, statistics))
-    if options.network_in is not None:
-        state_dict = load_state_dict(options.network_in)
-        try:
-            found = architecture_of(state_dict)
-            if found != wanted:
-                raise ValueError(f"the weights are of {found}, but the flags ask for {wanted}")
-            net.load_published(state_dict)
-        except ValueError as error:
-            raise ValueError(f"{options.network_in}: {error}") from None
-    return net
-
-
-def choose_preprocessing(options: TrainingOptions, statistics: SceneStatistics) -> Preprocessing:
-    """Image size and normalisation: as the starting weights were trained, else the flags and the scene's colours."""
-    record = record_of(options.network_in) if options.network_in is not None else None
-    inherited = preprocessing_from_record(record["preprocessing"]) if record else None
-    height = options.image_height or (inherited.image_height if inherited else DEFAULT_IMAGE_HEIGHT)
-    if inherited is not None and inherited.grayscale == options.grayscale:
-        return Preprocessing(height, options.grayscale, inherited.rgb_mean, inherited.rgb_std)
-    if options.grayscale:
-        return Preprocessing(height, True, GREY_MEAN, GREY_STD)
-    return Preprocessing(height, False, statistics.rgb_mean, statistics.rgb_std)
 
 
 def train(options: TrainingOptions) -> RunFolder:
     """Runs or resumes a training.
 
     Returns:
-        The run's folders; its checkpoints folder holds the weights.
+        The run's folders.
     Raises:
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
-        ValueError, OSError: bad data, flags or weights; a message for the user.
-        FloatingPointError: the loss is no longer finite.
+        ValueError, OSError: bad data, flags or weights, another run in the folder; a message for the user.
+        FloatingPointError: the loss is not finite again and again.
+        RuntimeError: out of memory, a killed loader process; everything up to the last state is kept.
     """
     device = choose_device(options.device)
-    autocast_for(device, options.precision)  # refuses an unknown precision before any folder is made
-    torch.manual_seed(options.seed)
     sections = training_sections(
         options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,
         real_only=options.real_only, real_data_domain=options.real_data_domain,
     )
+    stride = 1 if options.fullsize else STRIDE
     num_workers = options.num_workers
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-    SectionDataset(sections, options.task, options.image_height or DEFAULT_IMAGE_HEIGHT)  # names what is missing
-    statistics = scene_statistics(options.scene, options.scene_dir, sections)
-    preprocessing = choose_preprocessing(options, statistics)
-    if options.depth_relative:
-        options = replace(options, loss=replace(
-            options.loss, inittolerance=options.loss.inittolerance * statistics.mean_depth,
-            mindepth=options.loss.mindepth * statistics.mean_depth,
-        ))
-    dataset = SectionDataset(sections, options.task, preprocessing.image_height, cache=num_workers == 0)
-    net = build_network(options, statistics).to(device, memory_format=torch.channels_last)
-
-    run, start = open_run(options)
+    dataset = SectionDataset(sections, options.task, options.image_height or DEFAULT_IMAGE_HEIGHT, stride=stride)
+    check_geometry(dataset)
+    run = folder_of(options)
+    record = build_record(options, sections, dataset, run.record())
+    run, start = choose_start(options, run, record)
     if run.done:
         logger.info("training is already done: %s", run.checkpoints)
         return run
-    for folder in {run.output, run.checkpoints}:
-        write_record(folder, _record(options, preprocessing, statistics, sections))
-    _Trainer(options, run, net, dataset, preprocessing, device, num_workers).run_from(start)
+    dataset = SectionDataset(
+        sections, options.task, record.preprocessing.image_height, stride=stride, cache=num_workers == 0
+    )
+    net = build_network(options, record).to(device, memory_format=torch.channels_last)
+    with run.held():
+        _Trainer(options, run, record, net, dataset, device, num_workers).run_from(start)
     return run
 
 
-def _record(options: TrainingOptions, preprocessing: Preprocessing, statistics: SceneStatistics, sections) -> dict:
-    """What the weights were made from: read by evaluation, fine-tuning and checkpoint selection."""
-    parent = record_of(options.network_in) if options.network_in is not None else None
-    return {
-        "name": run_name(options), "scene": options.scene, "task": options.task, "uncertainty": options.uncertainty,
-        # The synthetic chunk that the network has seen, be it before this run.
-        "sim_chunk": parent["sim_chunk"] if parent else options.sim_data_chunk,
-        "real_chunk": options.real_data_chunk, "real_domain": options.real_data_domain,
-        "preprocessing": preprocessing_to_record(preprocessing), "statistics": asdict(statistics),
-        "sections": [section.name for section in sections], "epochs": options.epochs, "batch_size": options.batch_size,
-        "optimizer": options.optimizer, "learningrate": options.learningrate, "lr_schedule": options.lr_schedule,
-        "seed": options.seed, "loss": asdict(options.loss), "augmentation": asdict(options.augmentation),
-    }
-
-
 class _Trainer:
-    def __init__(self, options, run: RunFolder, net: TransPoseNet, dataset: SectionDataset, preprocessing, device, num_workers):
-        self.options, self.run, self.net, self.dataset = options, run, net, dataset
-        self.preprocessing, self.device, self.num_workers = preprocessing, device, num_workers
-        self.loss = loss_for(options.task)
+    """One process's part of a run: owns the raw network; whatever wraps it is `self.model`."""
+
+    def __init__(
+        self, options: TrainingOptions, run: RunFolder, record: RunRecord, net: DenseNetwork, dataset: SectionDataset,
+        device: torch.device, num_workers: int,
+    ):
+        self.options, self.run, self.record, self.dataset = options, run, record, dataset
+        self.net, self.model = net, net
+        self.device, self.num_workers = device, num_workers
+        self.loss, self.loss_options = loss_for(options.task), loss_options(options, record.statistics)
         self.optimizer = build_optimizer(options.optimizer, net, options.learningrate)
-        self.position = _Position()
-        self.state_saved_at = time.monotonic()
+        self.position = Position()
+        self.images_in_epoch = len(dataset)
+        self.total_images = options.epochs * len(dataset)
+        self.weights_move = False  # inside an update
+        self.last_step: tuple[int, tuple[str, ...]] = (0, ())
 
     def run_from(self, start: StartingPoint) -> None:
+        """Trains to the end, going back to the last good state when a loss is not finite."""
         if start.state is not None:
-            restore(start.state, self.net, self.optimizer)
-            self.position = _Position(start.state["images_seen"], start.state["epoch"], start.state["batch"])
+            self.position = restore(start.state, self.net, self.optimizer)
         elif start.weights is not None:
-            self.net.load_published(start.weights)
-            epoch = start.images_seen // len(self.dataset)
-            self.position = _Position(epoch * len(self.dataset), epoch)
-        sampler = RunBatchSampler(
-            [is_real_section(s) for s in self.dataset.section_of], self.options.batch_size, seed=self.options.seed,
-            epochs=self.options.epochs, start_epoch=self.position.epoch, start_batch=self.position.batch,
-            real_share=self.options.real_share,
-        )
-        loader = DataLoader(
-            self.dataset, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        log = TrainingLog(
-            self.run.output, self.options.task, self.options.uncertainty,
-            self.options.epochs * len(self.dataset), self.position.images_seen,
-        )
+            load_published(self.net, start.weights)
+            self.position = Position(start.images_seen)
+        # The state is the first file of a run: whatever stops it from now on, it goes on from here.
+        self._save_state(log=None)
+        if start.logs_from is not None:
+            for name in LOG_NAMES:
+                if (start.logs_from / name).is_file():
+                    shutil.copy(start.logs_from / name, self.run.output / name)
+        write_records(self.run, self.record)
         self.net.train()
-        try:
-            with _interrupt_flag() as interrupted:
-                self._steps(loader, sampler, log, interrupted)
-        except (ValueError, OSError, RuntimeError):
-            self._save_state()
-            raise
-        finally:
-            log.close()
+        with _interrupt_flag() as interrupted:
+            while True:
+                log = TrainingLog(
+                    self.run.output, self.options.task, self.total_images, self.position.images_seen, self.position.log_bytes
+                )
+                try:
+                    self._introduce(log)
+                    self._steps(log, interrupted)
+                    log.message("Done without errors.")
+                    break
+                except NotFinite as failure:
+                    self._go_back(failure)
+                except (ValueError, OSError, RuntimeError):
+                    self._save_after_failure(log)
+                    raise
+                finally:
+                    log.close()
         self.run.mark_done()
 
-    def _steps(self, loader: DataLoader, sampler: RunBatchSampler, log: TrainingLog, interrupted: threading.Event) -> None:
-        position, batches_per_epoch = self.position, sampler.batches_per_epoch
-        for step, raw in enumerate(loader):
-            result, rate = self._step(raw)
-            position.images_seen += len(raw.stems)
-            position.batch += 1
-            log.step_done(len(raw.stems))
-            if step % _LOG_EVERY_STEPS == 0 or self.options.debug or position.batch == batches_per_epoch:
-                log.record(result, images_seen=position.images_seen, epoch=position.epoch, learning_rate=rate)
-                if not torch.isfinite(result.total):
-                    raise FloatingPointError(
-                        f"the loss is no longer finite after {position.images_seen} images; lower --learningrate. "
-                        f"The last good weights are in {self.run.checkpoints}"
-                    )
-            if position.images_seen == len(raw.stems):
-                self.run.save_checkpoint(self.net, position.images_seen)
-            if position.batch == batches_per_epoch:
-                position.epoch, position.batch = position.epoch + 1, 0
-                self._epoch_done()
-            if interrupted.is_set():
-                self._save_state()
-                raise TrainingInterrupted(f"interrupted after {position.images_seen} images; continue with --auto_resume")
+    def _introduce(self, log: TrainingLog) -> None:
+        fresh = self.position.images_seen == 0
+        title = "***** A new training has been started *****" if fresh else f"Resumed after {self.position.images_seen} images"
+        parameters = sum(p.numel() for p in self.net.parameters())
+        lines = [title, f"Software: {dict(self.record.software)}", f"Output: {self.run.output}",
+                 f"Checkpoints: {self.run.checkpoints}", *(f"{k}: {v}" for k, v in self.record.options.items()),
+                 f"Parameters: {parameters}", f"Images per epoch: {self.images_in_epoch}"]
+        log.message("\n".join(lines))
 
-    def _step(self, raw) -> tuple:
-        options, position = self.options, self.position
-        raw = raw.to(self.device)
-        generator = step_generator(options.seed, position.images_seen)
-        with torch.no_grad():
-            batch = prepare_for_training(raw, self.preprocessing, options.task, options.augmentation, generator)
-        epoch = position.images_seen / len(self.dataset)
-        rate = learning_rate(options.lr_schedule, options.learningrate, epoch, options.epochs)
+    def _steps(self, log: TrainingLog, interrupted: threading.Event) -> None:
+        loader = DataLoader(
+            self.dataset, batch_sampler=self._sampler(), collate_fn=collate, num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda", worker_init_fn=_ignore_interrupts,
+        )
+        announced = -1
+        for raw in loader:
+            before = self.position.images_seen
+            epoch = before // self.images_in_epoch
+            if epoch != announced:
+                log.flush()
+                log.message(f"=== Epoch: {epoch} ===")
+                announced = epoch
+            if before not in self.position.passed_over:
+                self._step(raw, epoch, log)
+            self.position = replace(self.position, images_seen=before + len(raw.stems))
+            epoch_ends = self.position.images_seen % self.images_in_epoch == 0
+            if log.steps_waiting >= (1 if self.options.debug else _LOG_EVERY_STEPS) or epoch_ends:
+                log.flush()
+            if before == 0:
+                self.run.save_checkpoint(self.net, self.position.images_seen)
+                self._save_state(log)
+            if epoch_ends:
+                self._epoch_done(log)
+            if time.monotonic() - self.state_saved_at > _STATE_EVERY_SECONDS:
+                self._save_state(log)
+            if interrupted.is_set():
+                self._save_state(log)
+                raise TrainingInterrupted(
+                    f"interrupted after {self.position.images_seen} images; continue with --auto_resume"
+                )
+
+    def _sampler(self) -> RunBatchSampler:
+        options = self.options
+        return RunBatchSampler(
+            [is_real_section(s) for s in self.dataset.section_of], options.batch_size, seed=options.seed,
+            epochs=options.epochs, start_images=self.position.images_seen, real_share=options.real_share,
+        )
+
+    def _step(self, raw: RawBatch, epoch: int, log: TrainingLog) -> None:
+        """One optimizer step; its figures stay on the device until the log asks for them."""
+        started = time.perf_counter()
+        options, before = self.options, self.position.images_seen
+        draws = draw_augmentation(
+            options.augmentation, seed=options.seed, epoch=epoch, images_seen=before, indices=raw.indices
+        )
+        rate = learning_rate(options.lr_schedule, options.learningrate, before / self.images_in_epoch, options.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        with torch.no_grad():
+            batch = prepare_for_training(
+                raw.to(self.device), self.record.preprocessing, options.task, options.augmentation, draws, self.dataset.stride
+            )
         with autocast_for(self.device, options.precision):
-            prediction, sigma = self.net(batch.images_B3HW)
-        result = self.loss(prediction, sigma, batch, options.loss)
+            prediction, sigma = self.model(batch.images_B3HW)
+        result = self.loss(prediction, sigma, batch, self.loss_options)
+        # On a CPU looking costs nothing; on a GPU it would wait, so there the log looks, before any state is saved.
+        if self.device.type == "cpu" and not torch.isfinite(result.total):
+            raise NotFinite(before, raw.stems)
         self.optimizer.zero_grad(set_to_none=True)
         result.total.backward()
+        self.weights_move = True
         self.optimizer.step()
-        return result, rate
-
-    def _epoch_done(self) -> None:
-        save_network(self.net, self.run.latest)
-        last = self.position.epoch == self.options.epochs
-        # The last one too, whatever the number of epochs: selection looks at numbered checkpoints.
-        if last or self.position.epoch % TASKS[self.options.task].checkpoint_every_epochs == 0:
-            self.run.save_checkpoint(self.net, self.position.images_seen)
-        if last or time.monotonic() - self.state_saved_at > _STATE_EVERY_SECONDS:
-            self._save_state()
-
-    def _save_state(self) -> None:
-        position = self.position
-        save_state(
-            self.run.state, self.net, self.optimizer,
-            images_seen=position.images_seen, epoch=position.epoch, batch=position.batch,
+        self.weights_move, self.last_step = False, (before, raw.stems)
+        log.step_done(
+            result, images_before=before, stems=raw.stems, epoch=epoch, learning_rate=rate,
+            seconds=time.perf_counter() - started,
         )
+
+    def _epoch_done(self, log: TrainingLog) -> None:
+        self._check_weights()
+        epochs_done = self.position.images_seen // self.images_in_epoch
+        save_network(self.net, self.run.latest)
+        last = epochs_done == self.options.epochs
+        # The last one too, whatever the number of epochs: selection looks at numbered checkpoints.
+        if last or epochs_done % TASKS[self.options.task].checkpoint_every_epochs == 0:
+            self.run.save_checkpoint(self.net, self.position.images_seen)
+            log.message(f"Saved a checkpoint after {self.position.images_seen} images")
+            self._save_state(log)
+
+    def _save_state(self, log: TrainingLog | None) -> None:
+        """Saves the state, after making sure that it is a good one."""
+        if log is not None:
+            log.flush()
+            self._check_weights()
+            self.position = replace(self.position, log_bytes=log.sizes())
+        save_state(self.run.state, self.record, self.net, self.optimizer, self.position)
         self.state_saved_at = time.monotonic()
+
+    def _save_after_failure(self, log: TrainingLog) -> None:
+        """Saves what can be saved; what stopped the run is the message, not this."""
+        if self.weights_move:
+            return  # an update that was made in part is no state
+        try:
+            self._save_state(log)
+        except (NotFinite, OSError, RuntimeError) as error:
+            logger.debug("the state could not be saved either: %s", error)
+
+    def _weights_are_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.net.parameters())
+
+    def _check_weights(self) -> None:
+        """A finite loss may still have had gradients that were not."""
+        if not self._weights_are_finite():
+            raise NotFinite(*self.last_step)
+
+    def _go_back(self, failure: NotFinite) -> None:
+        """Returns to the last good state; the step that failed will be passed over.
+
+        Raises:
+            FloatingPointError: it has happened too often.
+        """
+        failures = self.position.failures + 1
+        if failures > _MOST_GOING_BACK:
+            raise FloatingPointError(
+                f"{failure}; the run went back {_MOST_GOING_BACK} times already. Lower --learningrate, or look at these "
+                f"images. The last good state is kept in {self.run.state}"
+            )
+        # Weights that are not finite either were spoilt by the step before, whose loss still was.
+        steps = {failure.images_seen} if self._weights_are_finite() else {failure.images_seen, self.last_step[0]}
+        passed_over = tuple(sorted({*self.position.passed_over, *steps}))
+        self.position = replace(
+            restore(load_state(self.run.state), self.net, self.optimizer), passed_over=passed_over, failures=failures
+        )
+        logger.warning("%s; back to the state after %d images, passing these over", failure, self.position.images_seen)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the loop stops the loaders when it has saved its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -2,81 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
-from torch import nn
+from torch.optim.adam import adam
+
+from networks import DenseNetwork, parameter_roles
 
 OPTIMIZERS = ("adam", "muon")
 
 # Newton-Schulz polynomial x -> a x + b x^3 + c x^5 and its steps: five bring all singular values close to one.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-_MOMENTUM = 0.95
+
+Optimizer = torch.optim.Optimizer
 
 
-class MuonWithAdam:
-    """Muon for the hidden convolutions, Adam for the first one, the last one, biases and norms.
+class Muon(torch.optim.Optimizer):
+    """Muon for the weights of the groups with `use_muon`, Adam for all others.
 
     Muon replaces the momentum of a weight matrix [out, in * k * k] by the nearest matrix with orthonormal rows or columns,
     so that a step moves along all directions alike, not only along the few that dominate the gradient. Steps are scaled
-    to a root mean square of `learning_rate` per entry, about what Adam's are.
+    to a root mean square of the learning rate per entry, about what Adam's are.
 
-    Has what the training loop uses of `torch.optim.Optimizer`: `param_groups`, `zero_grad`, `step`, `state_dict`,
-    `load_state_dict`.
+    Args:
+        groups: dictionaries with `params`, `use_muon` (weights of at least two dimensions, the first one the output's)
+            and, where they differ from the following, options.
+        lr: learning rate.
+        momentum: of Muon's groups.
+        betas, eps: of Adam's groups.
+    Raises:
+        ValueError: a group without `use_muon`, or a vector in a group of Muon's.
     Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024.
     """
 
-    def __init__(self, net: nn.Module, learning_rate: float):
-        convolutions = [p for p in net.parameters() if p.dim() == 4]
-        hidden = {id(p) for p in convolutions[1:-1]}
-        self._hidden = [p for p in net.parameters() if id(p) in hidden]
-        self._momenta = [torch.zeros_like(p) for p in self._hidden]
-        self._adam = torch.optim.Adam([p for p in net.parameters() if id(p) not in hidden], lr=learning_rate, fused=True)
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float, *, momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    ):
+        # `fused` makes the base class put Adam's step counters on the parameters' device when a state is loaded.
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "fused": True})
+        self.register_load_state_dict_post_hook(match_state_layouts)
 
-    @property
-    def param_groups(self) -> list[dict]:
-        """Adam's groups; Muon follows the rate of the first."""
-        return self._adam.param_groups
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._adam.zero_grad(set_to_none)
-        for weight in self._hidden:
-            weight.grad = None
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if not isinstance(param_group, dict) or not isinstance(param_group.get("use_muon"), bool):
+            raise ValueError("every group of parameters says use_muon: True or False")
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["use_muon"] and (flat := [tuple(p.shape) for p in group["params"] if p.dim() < 2]):
+            del self.param_groups[-1]
+            raise ValueError(f"Muon moves weight matrices; a group of it has a parameter of shape {flat[0]}")
 
     @torch.no_grad()
-    def step(self) -> None:
-        self._adam.step()
-        rate = self.param_groups[0]["lr"]
-        moving, directions = [], []
-        for weight, momentum in zip(self._hidden, self._momenta):
-            if weight.grad is not None:
-                momentum.lerp_(weight.grad, 1 - _MOMENTUM)
-                moving.append(weight)
-                # Kernel positions before input channels: a view, for the channels-last weights of training.
-                directions.append(torch.lerp(weight.grad, momentum, _MOMENTUM).permute(0, 2, 3, 1))
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            (self._muon_step if group["use_muon"] else self._adam_step)(group, moving)
+        return loss
+
+    def _muon_step(self, group: dict[str, Any], weights: list[torch.Tensor]) -> None:
+        directions = []
+        for weight in weights:
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+            # Kernel positions before input channels: a view, for the channels-last weights of training.
+            directions.append(torch.lerp(weight.grad, momentum, group["momentum"]).movedim(1, -1))
         matrices = orthogonalised([direction.flatten(1) for direction in directions])
-        for weight, direction, matrix in zip(moving, directions, matrices):
-            step = matrix.reshape(direction.shape).permute(0, 3, 1, 2)
-            weight.add_(step, alpha=-rate * max(matrix.shape) ** 0.5)
+        for weight, direction, matrix in zip(weights, directions, matrices):
+            step = matrix.reshape(direction.shape).movedim(-1, 1)
+            weight.add_(step, alpha=-group["lr"] * max(matrix.shape) ** 0.5)
 
-    def state_dict(self) -> dict:
-        return {"adam": self._adam.state_dict(), "momenta": self._momenta}
+    def _adam_step(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter].update(
+                    step=torch.zeros((), dtype=torch.float32, device=parameter.device),
+                    exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter),
+                )
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adam(
+            parameters, [_laid_out_as(parameter.grad, parameter) for parameter in parameters],
+            [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], [],
+            [state["step"] for state in states], fused=group["fused"], amsgrad=False, beta1=beta1, beta2=beta2,
+            lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+        )
 
-    def load_state_dict(self, state: dict) -> None:
-        self._adam.load_state_dict(state["adam"])
-        for momentum, saved in zip(self._momenta, state["momenta"], strict=True):
-            momentum.copy_(saved)
 
-
-Optimizer = torch.optim.Adam | MuonWithAdam
-
-
-def build_optimizer(name: str, net: nn.Module, learning_rate: float) -> Optimizer:
+def build_optimizer(name: str, net: DenseNetwork, learning_rate: float) -> Optimizer:
     """The optimizer called `name` over all parameters of `net`; ValueError for an unknown name."""
     if name == "adam":
-        return torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
+        optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
+        optimizer.register_load_state_dict_post_hook(match_state_layouts)
+        return optimizer
     if name == "muon":
-        return MuonWithAdam(net, learning_rate)
+        roles = parameter_roles(net)
+        groups = [{"params": roles["hidden"], "use_muon": True}, {"params": roles["rest"], "use_muon": False}]
+        return Muon(groups, learning_rate)
     raise ValueError(f"unknown --optimizer {name!r}; choose from {list(OPTIMIZERS)}")
+
+
+def match_state_layouts(optimizer: Optimizer) -> None:
+    """Gives the moments of a loaded state the memory layout of their parameters.
+
+    The fused Adam on CPUs walks through memory and takes one layout for all: a state that was saved with contiguous
+    weights would, with channels-last ones, silently belong to other entries.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[key] = _laid_out_as(value, parameter)
+
+
+def _laid_out_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like).copy_(tensor)
 
 
 def orthogonalised(matrices: list[torch.Tensor]) -> list[torch.Tensor]:

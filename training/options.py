@@ -1,172 +1,208 @@
-"""What a training run can be told: the command line of the training commands, checked once."""
+"""What a training run can be told: declared once, as flags, checks and record."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+from dataloader.augmentation import AugmentationOptions
 from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
-from dataloader.prepare import AugmentationOptions
 from loss import LossOptions
-from tasks import TASKS, UNCERTAINTIES, task_named
+from networks import Architecture
+from records import options as declared
+from records.options import between, option, positive
+from runs.device import PRECISIONS
+from tasks import TASKS, UNCERTAINTIES
 from training.optimizer import OPTIMIZERS
 from training.schedule import LR_SCHEDULES
+
+Options = TypeVar("Options", bound="TrainingOptions")
+
+
+def _from_environment(variable: str, default: str) -> Any:
+    return lambda: Path(os.environ.get(variable) or default)
+
+
+def _at_least_zero(name: str, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{name} cannot be negative, got {value}")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """One training run, see `add_arguments` for the meaning and the defaults of each field."""
+    """One training run."""
 
-    scene: str
-    task: str
-    datasets_dir: Path
-    output_dir: Path
-    ckpt_dir: Path | None
-    batch_size: int
-    grayscale: bool
-    real_data_domain: str
-    real_data_chunk: float
-    real_only: bool
-    real_share: float | None
-    sim_data_chunk: float
-    epoch_plus: bool
-    network_in: Path | None
-    tiny: bool
-    fullsize: bool
-    epochs: int
-    optimizer: str
-    learningrate: float
-    lr_schedule: str
-    session: str
-    auto_resume: bool
-    debug: bool
-    uncertainty: str
-    image_height: int | None
-    num_workers: int | None
-    device: str
-    precision: str
-    seed: int
-    depth_relative: bool
-    loss: LossOptions
-    augmentation: AugmentationOptions
+    scene: str = option(positional=True, help="scene name: the folder below the data sets folder")
+    task: str = option(choices=TASKS, help="what the network predicts", group="data")
+    datasets_dir: Path = option(
+        default_factory=_from_environment("DATASETS_DIR", "datasets"), decides=False, help="folder of the scenes (env DATASETS_DIR)"
+    )
+    sim_data_chunk: float = option(1.0, check=between(0, 1), help="share of the synthetic images, 0: none")
+    real_data_chunk: float = option(1.0, check=between(0, 1), help="share of the real-synthetic pairs, 0: none")
+    real_data_domain: str = option("in_place", choices=REAL_DATA_DOMAINS, help="which flight the real photos are of")
+    real_only: bool = option(False, help="the real photos without their synthetic partners")
+    real_share: float | None = option(
+        None, check=between(0, 1), help="share of real photos among the images of an epoch, which repeats few photos "
+        "among many synthetic images (default: every image once)",
+    )
+    batch_size: int = option(4, check=positive, help="images per step")
+    grayscale: bool = option(False, help="train on grey images")
+    # The height that is used stands in the record's preprocessing.
+    image_height: int | None = option(
+        None, check=positive, decides=False, help="shorter side of the network input, px (default: as the starting weights "
+        "were trained, else 480)",
+    )
+    num_workers: int | None = option(
+        None, check=_at_least_zero, decides=False, help="loader processes (default: threads of this process on a CPU, up to 8 "
+        "processes beside a GPU)",
+    )
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+
+    # Its content stands in the record as a parent.
+    network_in: Path | None = option(None, decides=False, help="weights to start from", group="network")
+    tiny: bool = option(False, help="128 channels instead of 512")
+    fullsize: bool = option(False, help="predict at image size")
+    uncertainty: str = option("none", choices=UNCERTAINTIES, lower=True, help="model of the uncertainty")
+
+    epochs: int = option(50, flags=("-e",), check=positive, help="passes over the data", group="optimisation")
+    optimizer: str = option("adam", choices=OPTIMIZERS, help="adam as published, or muon, which needs a fraction of the images")
+    learningrate: float = option(2e-4, flags=("-lr",), check=positive, help="at its highest")
+    no_lr_scheduling: bool = option(False, decides=False, help="constant rate, unless --lr_schedule says otherwise")
+    lr_schedule: str | None = option(
+        None, choices=LR_SCHEDULES, help="step halves the rate at epochs 50 and 100 (the default), onecycle warms up and decays"
+    )
+    depth_relative: bool = option(
+        False, help="--inittolerance and --mindepth are multiples of the scene's mean depth, not metres"
+    )
+    loss: LossOptions = field(default_factory=LossOptions)
+    device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:N")
+    precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
+    seed: int = option(2021, help="of everything that is random")
+
+    session: str = option("", flags=("-sid",), help="label that becomes part of the run's name", group="run")
+    output_dir: Path = option(
+        default_factory=_from_environment("OUTPUT_DIR", "output"), decides=False, help="folder of the logs and the latest "
+        "weights (env OUTPUT_DIR)",
+    )
+    ckpt_dir: Path | None = option(None, decides=False, help="folder of the numbered checkpoints (default: the output folder)")
+    auto_resume: bool = option(False, decides=False, help="continue a run of the same name where it stopped")
+    epoch_plus: bool = option(False, decides=False, help="continue a finished run of the same name with fewer epochs")
+    debug: bool = option(False, decides=False, help="show every step on the terminal's bar and in TensorBoard")
 
     @property
     def scene_dir(self) -> Path:
         """Folder of the scene's sections."""
         return scene_folder(self.datasets_dir, self.scene, self.task, self.fullsize)
 
+    @property
+    def stage(self) -> str:
+        """What kind of training it is; see `runs.record.STAGES`."""
+        return "pretrain" if self.network_in is None else "finetune"
+
+    @property
+    def starting_weights(self) -> dict[str, Path]:
+        """The weights files that the network is put together from, by the flag that names them."""
+        return {} if self.network_in is None else {"--network_in": self.network_in}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network that the flags ask for."""
+        return Architecture.for_task(
+            self.task, uncertainty=self.uncertainty, tiny=self.tiny, fullsize=self.fullsize,
+            in_channels=1 if self.grayscale else 3,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions(TrainingOptions):
+    """Training of a fused network: several trained encoders before one decoder."""
+
+    sim_data_chunk: float = option(0.0, check=between(0, 1), help="share of the synthetic images, 0: none")
+    encoders: tuple[str, ...] = option(
+        ("coord", "depth", "normal"), choices=TASKS, help="tasks whose encoders are fused; coord is always one of them",
+        group="encoders",
+    )
+    # Their contents stand in the record as parents.
+    coord_weight: Path = option(decides=False, help="weights of the coord encoder; they initialise the decoder too")
+    depth_weight: Path = option(decides=False, help="weights of the depth encoder, used when it is listed")
+    normal_weight: Path = option(decides=False, help="weights of the normal encoder, used when it is listed")
+    semantics_weight: Path = option(decides=False, help="weights of the semantics encoder, used when it is listed")
+    reuse_coord_encoder: bool = option(False, help="the coord encoder is one of the fused ones")
+    unfreeze_coord_encoder: bool = option(False, help="and it trains on, while the others stay as they are")
+
+    @property
+    def stage(self) -> str:
+        return "decoder"
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """Tasks of the fused encoders, in their order in the network."""
+        return tuple(task for task in self.encoders if task != "coord" or self.reuse_coord_encoder)
+
+    @property
+    def frozen(self) -> tuple[int, ...]:
+        """Numbers, from 1, of the fused encoders that do not train."""
+        trained = "coord" if self.unfreeze_coord_encoder else None
+        return tuple(number for number, task in enumerate(self.fused, 1) if task != trained)
+
+    def weight_of(self, task: str) -> Path:
+        """The weights file of a task's encoder."""
+        return getattr(self, f"{task}_weight")
+
+    @property
+    def starting_weights(self) -> dict[str, Path]:
+        if self.network_in is not None:
+            return {"--network_in": self.network_in}
+        return {f"--{task}_weight": self.weight_of(task) for task in self.encoders}
+
+    @property
+    def architecture(self) -> Architecture:
+        return replace(super().architecture, num_encoders=len(self.fused))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments shared by the training commands."""
-    loss, augmentation = LossOptions(), AugmentationOptions()
-    add = parser.add_argument
-    add("scene", help="scene name: the folder below the data sets folder")
-    add("--task", required=True, help=f"one of {', '.join(sorted(TASKS))}")
+    """Adds the arguments of the single-task training command."""
+    declared.add_options(parser, TrainingOptions)
 
-    data = parser.add_argument_group("data")
-    data.add_argument("--datasets_dir", type=Path, default=Path(os.environ.get("DATASETS_DIR") or "datasets"),
-                      help="folder of the scenes (default: environment DATASETS_DIR, else datasets)")
-    data.add_argument("--batch_size", type=int, default=4)
-    data.add_argument("--grayscale", action="store_true", help="train on grey images")
-    data.add_argument("--real_data_domain", default="in_place", help=f"one of {', '.join(REAL_DATA_DOMAINS)}")
-    data.add_argument("--real_data_chunk", type=float, default=1.0, help="share of the real-synthetic pairs, 0: none")
-    data.add_argument("--real_only", action="store_true", help="the real photos without their synthetic partners")
-    data.add_argument("--real_share", type=float, default=None,
-                      help="share of real photos among the drawn images; default: every image once an epoch")
-    data.add_argument("--sim_data_chunk", type=float, default=1.0, help="share of train_sim, 0: none")
-    data.add_argument("--image_height", type=int, default=None,
-                      help="shorter side of the network input in px (default: that of --network_in, else 480)")
-    data.add_argument("--num_workers", type=int, default=None,
-                      help="loader processes; 0 decodes in this process and keeps images in memory (default: 0 on a CPU)")
-    data.add_argument("--jitter", type=float, default=augmentation.brightness,
-                      help="brightness and contrast jitter (default %(default)s)")
-    data.add_argument("--colour_jitter", type=float, default=augmentation.colour,
-                      help="additional gain jitter per colour channel (default %(default)s)")
-    data.add_argument("--shading", type=float, default=augmentation.shading,
-                      help="smooth brightness and colour changes over the image (default %(default)s)")
-    data.add_argument("--max_angle", type=float, default=augmentation.angle_deg, metavar="DEG",
-                      help="rotation augmentation, +- degrees (default %(default)s)")
-    data.add_argument("--max_tilt", type=float, default=augmentation.tilt_deg, metavar="DEG",
-                      help="tilt augmentation about both image axes, +- degrees (default %(default)s)")
-    data.add_argument("--max_shift", type=float, default=augmentation.shift,
-                      help="shift augmentation, +- share of the image size (default %(default)s)")
-    data.add_argument("--scale_range", type=float, nargs=2, default=list(augmentation.scale), metavar=("LOW", "HIGH"),
-                      help="scale augmentation (default 0.667 1.5)")
 
-    network = parser.add_argument_group("network")
-    network.add_argument("--network_in", type=Path, default=None, help="weights to start from")
-    network.add_argument("--tiny", action="store_true", help="128 channels instead of 512")
-    network.add_argument("--fullsize", action="store_true", help="predict at image size")
-    network.add_argument("--uncertainty", type=str.lower, default="mle", help="mle or none")
-
-    optimisation = parser.add_argument_group("optimisation")
-    optimisation.add_argument("--epochs", "-e", type=int, default=50)
-    optimisation.add_argument("--optimizer", default="adam",
-                              help="adam (as published) or muon, which needs a fraction of the images")
-    optimisation.add_argument("--learningrate", "-lr", type=float, default=2e-4)
-    optimisation.add_argument("--no_lr_scheduling", action="store_true", help="constant rate, unless --lr_schedule says otherwise")
-    optimisation.add_argument("--lr_schedule", default=None,
-                              help="step: halved at epochs 50 and 100 (default); constant; onecycle: warm-up, then "
-                              "cosine decay to the last epoch")
-    optimisation.add_argument("--inittolerance", "-itol", type=float, default=loss.inittolerance, help="metres")
-    optimisation.add_argument("--mindepth", "-mind", type=float, default=loss.mindepth, help="metres")
-    optimisation.add_argument("--depth_relative", action="store_true",
-                              help="--inittolerance and --mindepth are multiples of the scene's mean depth, not metres")
-    optimisation.add_argument("--softclamp", "-sc", type=float, default=loss.softclamp, help="pixels")
-    optimisation.add_argument("--hardclamp", "-hc", type=float, default=loss.hardclamp, help="pixels, metres or degrees")
-    optimisation.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    optimisation.add_argument("--precision", default="auto",
-                              help="auto (bf16 where the device computes in it), bf16, float32")
-    optimisation.add_argument("--seed", type=int, default=2021)
-
-    run = parser.add_argument_group("run")
-    run.add_argument("--session", "-sid", default="", help="label that becomes part of the run's name")
-    run.add_argument("--output_dir", type=Path, default=Path(os.environ.get("OUTPUT_DIR") or "output"),
-                     help="folder of the logs (default: environment OUTPUT_DIR, else output)")
-    run.add_argument("--ckpt_dir", type=Path, default=None, help="folder of the checkpoints (default: the output folder)")
-    run.add_argument("--auto_resume", action="store_true", help="continue a run of the same name where it stopped")
-    run.add_argument("--epoch_plus", action="store_true", help="continue a finished run of the same name with fewer epochs")
-    run.add_argument("--debug", action="store_true", help="log every step")
+def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the decoder training command."""
+    declared.add_options(parser, DecoderOptions)
 
 
 def options_from(args: argparse.Namespace) -> TrainingOptions:
-    """Checks the parsed arguments; ValueError names the flag, the value and the choices."""
-    task = task_named(args.task)
-    if args.uncertainty not in UNCERTAINTIES:
-        raise ValueError(f"unknown --uncertainty {args.uncertainty!r}; choose from {list(UNCERTAINTIES)}")
-    if args.uncertainty not in task.uncertainties:
-        raise ValueError(f"task {args.task} supports --uncertainty {' or '.join(task.uncertainties)} only")
-    if task.fullsize_only and not args.fullsize:
-        raise ValueError(f"task {args.task} needs --fullsize")
-    for name in ("batch_size", "epochs", "learningrate", "mindepth", "softclamp", "hardclamp", "inittolerance"):
-        if not getattr(args, name) > 0:
-            raise ValueError(f"--{name} must be positive, got {getattr(args, name)}")
-    if args.optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown --optimizer {args.optimizer!r}; choose from {list(OPTIMIZERS)}")
-    if args.auto_resume and args.epoch_plus:
+    """Checks the arguments of the single-task command; ValueError names the flag, the value and the choices."""
+    return _completed(declared.options_from(TrainingOptions, args))
+
+
+def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
+    """Checks the arguments of the decoder command; ValueError names the flag, the value and the choices."""
+    options = declared.options_from(DecoderOptions, args)
+    if "coord" not in options.encoders:
+        raise ValueError(f"--encoders must list coord, got {' '.join(options.encoders)}")
+    if options.unfreeze_coord_encoder and not options.reuse_coord_encoder:
+        raise ValueError("--unfreeze_coord_encoder needs --reuse_coord_encoder")
+    if options.real_data_chunk > 0 and options.sim_data_chunk > 0:
+        raise ValueError(f"--real_data_chunk {options.real_data_chunk:g} needs --sim_data_chunk 0, got {options.sim_data_chunk:g}")
+    others = sorted(set(options.encoders) - {"coord"})
+    return _completed(replace(options, encoders=("coord", *others)))
+
+
+def _completed(options: Options) -> Options:
+    """What follows from several flags together."""
+    task = TASKS[options.task]
+    if options.uncertainty not in task.uncertainties:
+        raise ValueError(f"task {options.task} supports --uncertainty {' or '.join(task.uncertainties)} only")
+    if task.fullsize_only and not options.fullsize:
+        raise ValueError(f"task {options.task} needs --fullsize")
+    if options.auto_resume and options.epoch_plus:
         raise ValueError("--auto_resume and --epoch_plus exclude each other")
-    schedule = args.lr_schedule or ("constant" if args.no_lr_scheduling else "step")
-    if schedule not in LR_SCHEDULES:
-        raise ValueError(f"unknown --lr_schedule {schedule!r}; choose from {sorted(LR_SCHEDULES)}")
-    for name, most in (
-        ("jitter", 1.0), ("colour_jitter", 1.0), ("shading", 0.6), ("max_angle", 180.0), ("max_tilt", 30.0), ("max_shift", 0.5),
-    ):
-        if not 0 <= getattr(args, name) <= most:
-            raise ValueError(f"--{name} must lie in [0, {most:g}], got {getattr(args, name)}")
-    low, high = args.scale_range
-    if not 0 < low <= high:
-        raise ValueError(f"--scale_range must be two increasing positive numbers, got {low} {high}")
-    ckpt_dir = args.ckpt_dir if args.ckpt_dir and str(args.ckpt_dir) not in ("", ".") else None
-    plain = {k: v for k, v in vars(args).items() if k in TrainingOptions.__dataclass_fields__}
-    plain.update(
-        ckpt_dir=ckpt_dir,
-        lr_schedule=schedule,
-        loss=LossOptions(args.inittolerance, args.mindepth, args.softclamp, args.hardclamp),
-        augmentation=AugmentationOptions(
-            (low, high), args.max_angle, brightness=args.jitter, contrast=args.jitter, colour=args.colour_jitter,
-            shift=args.max_shift, tilt_deg=args.max_tilt, shading=args.shading,
-        ),
+    without_folder = options.ckpt_dir is None or str(options.ckpt_dir) in ("", ".")
+    return replace(
+        options,
+        lr_schedule=options.lr_schedule or ("constant" if options.no_lr_scheduling else "step"),
+        ckpt_dir=None if without_folder else options.ckpt_dir,
     )
-    return TrainingOptions(**plain)

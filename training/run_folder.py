@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from networks import TransPoseNet, load_state_dict, save_network
+from networks import load_state_dict, save_network
+from records.files import exclusive
+from runs.record import RECORD_NAME, RunRecord, differences, read_record, write_record
+from runs.search import iteration_of
 from training.names import run_name
-from training.optimizer import Optimizer
 from training.options import TrainingOptions
+from training.state import load_state, record_in
+
+logger = logging.getLogger(__name__)
 
 DONE_FLAG = "FLAG_training_done.nodata"
 LOG_NAME = "output.log"
 STATE_NAME = "resume_state.pt"
-_STATE_VERSION = 2
+_PUBLISHED_ITERATION = re.compile(r"Iteration:\s*(\d+)")
+_LATEST_WEIGHTS = ("model_auto_resume.net", "model_epoch_plus_resume.net", "model_resume.net", "model.net")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Folders of one run and the name of its latest weights."""
+    """Folders of one run, as published: logs and the latest weights in `output`, numbered ones in `checkpoints`."""
 
     output: Path
     checkpoints: Path
-    latest_name: str
+    latest_name: str = "model.net"
+
+    @property
+    def both(self) -> list[Path]:
+        return sorted({self.output, self.checkpoints})
 
     @property
     def latest(self) -> Path:
-        return self.checkpoints / self.latest_name
+        return self.output / self.latest_name
 
     @property
     def state(self) -> Path:
@@ -41,12 +55,44 @@ class RunFolder:
     def done(self) -> bool:
         return (self.checkpoints / DONE_FLAG).exists()
 
-    def save_checkpoint(self, net: TransPoseNet, images_seen: int) -> None:
+    @property
+    def exists(self) -> bool:
+        """Whether a run has left files here; hidden ones, such as a lock, do not count."""
+        return any(not p.name.startswith(".") for folder in self.both if folder.is_dir() for p in folder.iterdir())
+
+    def record(self) -> RunRecord | None:
+        """The record of what is here; None for an empty folder and for a run of the published system."""
+        path = self.checkpoints / RECORD_NAME
+        return read_record(path) if path.is_file() else None
+
+    def save_checkpoint(self, net: nn.Module, images_seen: int) -> None:
         save_network(net, self.checkpoints / f"ckpt_iter_{images_seen:07d}.net")
 
     def mark_done(self) -> None:
-        for folder in {self.output, self.checkpoints}:
+        for folder in self.both:
             (folder / DONE_FLAG).touch()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folders and keeps other processes out of them; a run that never came to be leaves nothing behind.
+
+        Raises:
+            PermissionError: a folder cannot be written.
+            BlockingIOError: another process trains this run.
+        """
+        made = [folder for path in self.both for folder in (path, *path.parents) if not folder.exists()]
+        for folder in self.both:
+            _make_writable(folder)
+        lock = self.checkpoints / STATE_NAME
+        try:
+            with exclusive(lock, f"another process is training {self.checkpoints}"):
+                yield
+        finally:
+            if not self.exists:
+                lock.with_name(f".{lock.name}.lock").unlink(missing_ok=True)
+                for folder in made:
+                    if folder.is_dir() and not any(folder.iterdir()):
+                        folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -54,46 +100,44 @@ class StartingPoint:
     """What the loop continues from; all None for a fresh run.
 
     Attributes:
-        state: an exact training state (see `save_state`).
+        state: an exact training state (see `training.state`).
         weights: published-form weights when only those are known, with `images_seen` images behind them.
+        logs_from: folder of an extended run's logs, to be continued.
     """
 
-    state: dict | None = None
+    state: dict[str, Any] | None = None
     weights: dict[str, torch.Tensor] | None = None
     images_seen: int = 0
+    logs_from: Path | None = None
 
 
-def open_run(options: TrainingOptions) -> tuple[RunFolder, StartingPoint]:
-    """Makes the run's folders and finds its starting point.
+def folder_of(options: TrainingOptions) -> RunFolder:
+    """Where the run of these options keeps its files; touches nothing."""
+    name = run_name(options)
+    return RunFolder(options.output_dir / name, (options.ckpt_dir or options.output_dir) / name)
+
+
+def choose_start(options: TrainingOptions, run: RunFolder, record: RunRecord) -> tuple[RunFolder, StartingPoint]:
+    """What the run continues from; touches nothing.
 
     Raises:
         FileExistsError: a run of this name exists and neither --auto_resume nor --epoch_plus was given.
         FileNotFoundError: --epoch_plus found no finished predecessor.
-        PermissionError: a folder cannot be written.
+        ValueError: the run that exists is another one; names every difference.
     """
-    name = run_name(options)
-    output, checkpoints = options.output_dir / name, (options.ckpt_dir or options.output_dir) / name
-    fresh_name = "model.net" if options.network_in is None else "model_resume.net"
-    exists = any(folder.is_dir() and any(folder.iterdir()) for folder in (output, checkpoints))
-    if exists and not options.auto_resume:
+    if run.exists and not options.auto_resume:
         if options.epoch_plus:
-            raise FileExistsError(f"run {name} exists already in {checkpoints}: nothing to extend, use --auto_resume")
-        raise FileExistsError(f"output folder exists: {output}; continue with --auto_resume or choose another --session")
-
-    predecessor = _predecessor(options, checkpoints.parent) if options.epoch_plus else None
-    for folder in {output, checkpoints}:
-        _make_writable(folder)
-    if predecessor is not None:
-        for log in (options.output_dir / predecessor.name / LOG_NAME, predecessor / LOG_NAME):
-            if log.is_file():
-                shutil.copy(log, output / LOG_NAME)
-                break
-        return RunFolder(output, checkpoints, "model_epoch_plus_resume.net"), _starting_point(predecessor)
-    if exists:
-        start = _starting_point(checkpoints)
+            raise FileExistsError(f"run {record.name} exists already in {run.checkpoints}: nothing to extend, use --auto_resume")
+        raise FileExistsError(f"output folder exists: {run.output}; continue with --auto_resume or choose another --session")
+    if options.epoch_plus:
+        predecessor = _predecessor(options, record)
+        return replace(run, latest_name="model_epoch_plus_resume.net"), _extended(predecessor, record)
+    if run.exists:
+        start = _found(run, record)
         if start.state is not None or start.weights is not None:
-            return RunFolder(output, checkpoints, "model_auto_resume.net"), start
-    return RunFolder(output, checkpoints, fresh_name), StartingPoint()
+            return replace(run, latest_name="model_auto_resume.net"), start
+    fresh_name = "model.net" if options.network_in is None else "model_resume.net"
+    return replace(run, latest_name=fresh_name), StartingPoint()
 
 
 def _make_writable(folder: Path) -> None:
@@ -106,77 +150,84 @@ def _make_writable(folder: Path) -> None:
         raise PermissionError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _predecessor(options: TrainingOptions, parent: Path) -> Path:
+def _found(run: RunFolder, record: RunRecord) -> StartingPoint:
+    if run.state.is_file():
+        state = load_state(run.state)
+        check_same_run(record_in(state, run.state), record, run)
+        return StartingPoint(state=state)
+    kept = run.record()
+    if kept is not None:
+        check_same_run(kept, record, run)
+    return _weights_only(run)
+
+
+def check_same_run(before: RunRecord, now: RunRecord, run: RunFolder, *, ignore: tuple[str, ...] = ()) -> None:
+    """Refuses to continue a run as another one.
+
+    Raises:
+        ValueError: names every option, section and input that differs.
+    """
+    found = differences(before, now, ignore=ignore)
+    if found:
+        raise ValueError(
+            f"{run.checkpoints} holds another run of this name: {'; '.join(map(str, found))}. "
+            "Ask for the same again, give the new run a name of its own with --session, or delete the folder"
+        )
+    changed = [k for k in now.software if before.software.get(k, now.software[k]) != now.software[k]]
+    if changed:
+        told = ", ".join(f"{k} {before.software[k]} -> {now.software[k]}" for k in changed)
+        logger.warning("the run continues with other software (%s): the last bits may differ", told)
+
+
+def _weights_only(run: RunFolder) -> StartingPoint:
+    """The newest weights of a run without an exact state, as the published system leaves it."""
+    numbered = {iteration_of(p): p for p in run.checkpoints.glob("ckpt_iter_*.net") if iteration_of(p) is not None}
+    newest = max(((n, path) for n, path in numbered.items()), default=None)
+    latest = next((run.output / name for name in _LATEST_WEIGHTS if (run.output / name).is_file()), None)
+    seen = _images_in_log(run.output / LOG_NAME)
+    if latest is not None and seen is not None and (newest is None or seen > newest[0]):
+        return StartingPoint(weights=load_state_dict(latest), images_seen=seen)
+    if newest is None:
+        return StartingPoint()
+    return StartingPoint(weights=load_state_dict(newest[1]), images_seen=newest[0])
+
+
+def _images_in_log(log: Path) -> int | None:
+    """Images of the last iteration line: the only place where a published run says how far its latest weights are."""
+    if not log.is_file():
+        return None
+    found = _PUBLISHED_ITERATION.findall(log.read_text(errors="replace"))
+    return int(found[-1]) if found else None
+
+
+def _predecessor(options: TrainingOptions, record: RunRecord) -> RunFolder:
+    """The finished run of the same options with the most epochs below those asked for."""
     pattern = re.compile(re.escape(run_name(options, epochs="EPOCHS")).replace("eEPOCHS", r"e(\d+)"))
-    finished = {}
+    parent = options.ckpt_dir or options.output_dir
+    finished: dict[int, RunFolder] = {}
     for folder in parent.iterdir() if parent.is_dir() else ():
         match = pattern.fullmatch(folder.name)
-        if match and int(match[1]) < options.epochs and (folder / DONE_FLAG).exists():
-            finished[int(match[1])] = folder
+        run = RunFolder(options.output_dir / folder.name, folder)
+        if match and int(match[1]) < options.epochs and run.done:
+            finished[int(match[1])] = run
     if not finished:
         raise FileNotFoundError(f"--epoch_plus: no finished run like {run_name(options)} with fewer epochs in {parent}")
-    return finished[max(finished)]
+    run = finished[max(finished)]
+    kept = run.record()
+    if kept is not None:
+        check_same_run(kept, record, run, ignore=("epochs",))
+    return run
 
 
-def _starting_point(checkpoints: Path) -> StartingPoint:
-    if (checkpoints / STATE_NAME).is_file():
-        return StartingPoint(state=load_state(checkpoints / STATE_NAME))
-    # A folder of the published system has no exact state: take the weights with the largest image count.
-    numbered = {int(p.stem.rsplit("_", 1)[1]): p for p in checkpoints.glob("ckpt_iter_*.net")}
-    if not numbered:
-        return StartingPoint()
-    return StartingPoint(weights=load_state_dict(numbered[max(numbered)]), images_seen=max(numbered))
+def _extended(predecessor: RunFolder, record: RunRecord) -> StartingPoint:
+    """The end of the shorter run, under the longer one's record."""
+    start = StartingPoint(state=load_state(predecessor.state)) if predecessor.state.is_file() else _weights_only(predecessor)
+    if start.state is None and start.weights is None:
+        raise FileNotFoundError(f"--epoch_plus: {predecessor.checkpoints} holds neither a training state nor weights")
+    return replace(start, logs_from=predecessor.output)
 
 
-def save_state(
-    path: Path, net: TransPoseNet, optimizer: Optimizer, *, images_seen: int, epoch: int, batch: int
-) -> None:
-    """Saves everything that the rest of the run depends on, atomically.
-
-    The order of samples, the augmentation and the learning rate are pure functions of seed and position, so the position
-    (epoch, batch in the epoch, images seen) stands for their state; torch's generators are kept besides.
-    """
-    state = {
-        "version": _STATE_VERSION,
-        "network": net.state_dict(),
-        "head_scale": net.head_scale,
-        "optimizer_kind": type(optimizer).__name__,
-        "optimizer": optimizer.state_dict(),
-        "images_seen": images_seen,
-        "epoch": epoch,
-        "batch": batch,
-        "torch_rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_state(path: Path) -> dict:
-    """Reads a training state; ValueError naming the file when it is damaged or of another version."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every unpickling failure means the same to the user
-        raise ValueError(f"cannot read training state {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
-        raise ValueError(f"training state {path} is of another version; delete it to restart from the last checkpoint")
-    return state
-
-
-def restore(state: dict, net: TransPoseNet, optimizer: Optimizer) -> None:
-    """Puts a saved state into network, optimizer and random generators; ValueError for another optimizer's state."""
-    if state["optimizer_kind"] != type(optimizer).__name__:
-        raise ValueError(
-            f"the run was trained by {state['optimizer_kind']}, not by {type(optimizer).__name__}: "
-            "continue it with the --optimizer it was started with"
-        )
-    net.head_scale = state["head_scale"]
-    net.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["torch_rng"])
-    if state["cuda_rng"] and torch.cuda.device_count() == len(state["cuda_rng"]):
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+def write_records(run: RunFolder, record: RunRecord) -> None:
+    """Puts the record beside the weights of both folders."""
+    for folder in run.both:
+        write_record(folder, record)

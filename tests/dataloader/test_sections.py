@@ -9,20 +9,21 @@ from PIL import Image
 from dataloader.choice import training_sections
 from dataloader.images import decode_image
 from dataloader.labels import read_calibration, read_pose
-from dataloader.sampler import RunBatchSampler, step_generator
-from dataloader.scenes import PUBLISHED_SCENES, scene_statistics
+from dataloader.sampler import RunBatchSampler
+from dataloader.scenes import PUBLISHED_SCENES, measure
 from dataloader.section import SectionDataset
 
 
 def test_samples_come_sorted_by_stem(plane_section):
     dataset = SectionDataset([plane_section(3)], "coord", 64)
-    assert [dataset[i].stem for i in range(3)] == [f"train_sim/view_00{i}" for i in range(3)]
+    assert [dataset[i].view.stem for i in range(3)] == [f"train_sim/view_00{i}" for i in range(3)]
 
 
 def test_batched_loading_equals_single_loading(plane_section):
     dataset = SectionDataset([plane_section(3)], "coord", 64)
     for a, b in zip(dataset.__getitems__([2, 0]), (dataset[2], dataset[0])):
-        assert a.stem == b.stem and np.array_equal(a.image_HW3, b.image_HW3) and torch.equal(a.label, b.label)
+        assert a.view.stem == b.view.stem and a.index == b.index
+        assert np.array_equal(a.view.image_HW3, b.view.image_HW3) and torch.equal(a.label.map_Chw, b.label.map_Chw)
 
 
 @pytest.mark.parametrize("mode, suffix", [("L", ".png"), ("RGBA", ".png"), ("RGB", ".jpg"), ("L", ".jpg")])
@@ -109,20 +110,49 @@ def test_an_unknown_class_code_is_an_error(plane_section):
         SectionDataset([section], "semantics", 64)[0]
 
 
-def test_statistics_are_measured_once_and_kept(plane_section):
-    section = plane_section(3)
-    measured = scene_statistics("plane", section.parent, [section])
-    assert 60 < measured.mean_depth < 120 and 10 < measured.coord_spread < 80
-    assert (section.parent / "statistics.json").is_file()
-    assert scene_statistics("plane", section.parent, []) == measured
-    (section.parent / "statistics.json").write_text("{")
-    with pytest.raises(ValueError, match="statistics.json"):
-        scene_statistics("plane", section.parent, [section])
+def test_statistics_in_closed_form(tmp_path):
+    """Two images of known labels and colours; hidden files and cells without data do not count."""
+    section = tmp_path / "train_sim"
+    for name in ("rgb", "init", "depth", "normal"):
+        (section / name).mkdir(parents=True)
+    for index, stem in enumerate("ab"):
+        coords = torch.full((3, 8, 12), -1.0)
+        coords[:, :, :6] = torch.tensor([10.0, 20.0, 30.0])[:, None, None] + 4.0 * index
+        torch.save(coords, section / "init" / f"{stem}.dat")
+        torch.save(torch.where(coords[0] == -1, -1.0, 100.0 + 50 * index), section / "depth" / f"{stem}.dat")
+        torch.save(torch.tensor([0.0, -0.6, -0.8])[:, None, None].expand(3, 8, 12).clone(), section / "normal" / f"{stem}.dat")
+        Image.new("RGB", (96, 64), (255 * index, 51, 102)).save(section / "rgb" / f"{stem}.png")
+    (section / "init" / "._a.dat").write_bytes(b"finder")
+    (section / "rgb" / "._a.png").write_bytes(b"finder")
+    before = sorted(tmp_path.rglob("*"))
+    measured = measure([section])
+    assert measured.mean_coord == pytest.approx((12, 22, 32)) and measured.coord_spread == pytest.approx(2)
+    assert measured.mean_depth == pytest.approx(125) and measured.depth_spread == pytest.approx(25)
+    assert measured.mean_normal == pytest.approx((-np.pi / 2, np.arctan2(-0.8, 0.6)))
+    assert measured.rgb_mean == pytest.approx((0.5, 0.2, 0.4)) and measured.rgb_std == pytest.approx((0.5, 0.02, 0.02))
+    assert measured.grey_mean == pytest.approx((0.299 / 2 + 0.587 * 0.2 + 0.114 * 0.4,))
+    assert measured.grey_std == pytest.approx((0.299 / 2,))
+    assert sorted(tmp_path.rglob("*")) == before  # nothing is kept that could outlive the data
 
 
-def test_published_scenes_have_published_constants(tmp_path):
-    assert scene_statistics("urbanscape", tmp_path, []).mean_coord == (-29.34, 184.17, 91.96)
-    assert PUBLISHED_SCENES["naturescape"].rgb_mean == PUBLISHED_SCENES["urbanscape"].rgb_mean
+def test_statistics_need_scene_coordinates(plane_section):
+    section = plane_section(1)
+    torch.save(torch.full((3, 8, 12), -1.0), section / "init" / "view_000.dat")
+    with pytest.raises(ValueError, match="no valid scene coordinate in .*train_sim"):
+        measure([section])
+    with pytest.raises(ValueError, match="no init.*labels .*val_sim"):
+        measure([section.parent / "val_sim"])
+
+
+def test_published_scenes_have_published_constants():
+    urbanscape, naturescape = PUBLISHED_SCENES["urbanscape"], PUBLISHED_SCENES["naturescape"]
+    assert urbanscape.mean_coord == (-29.34, 184.17, 91.96) and naturescape.mean_coord == (-455.934, 417.50, 520.31)
+    assert (urbanscape.mean_depth, naturescape.mean_depth) == (136.24, 241.47)
+    assert (urbanscape.depth_spread, naturescape.depth_spread) == (43.1, 58.8)
+    assert urbanscape.coord_spread == pytest.approx(np.sqrt(np.mean(np.square([46.4, 63.7, 45.4]))), abs=0.06)
+    assert naturescape.coord_spread == pytest.approx(np.sqrt(np.mean(np.square([61.7, 100.4, 86.2]))), abs=0.06)
+    assert naturescape.rgb_mean == urbanscape.rgb_mean == (0.4245, 0.4375, 0.3836)
+    assert (urbanscape.grey_mean, naturescape.grey_std) == ((0.4308,), (0.1404,))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +186,7 @@ def test_an_epoch_shows_every_sample_once_and_resumes_anywhere():
     assert [len(b) for b in whole] == [4, 4, 2] * 3
     assert all(sorted(sum(whole[3 * e : 3 * e + 3], [])) == list(range(10)) for e in range(3))
     assert whole[0:3] != whole[3:6]
-    rest = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3, start_epoch=1, start_batch=2))
+    rest = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3, start_images=18))
     assert rest == whole[5:]
 
 
@@ -168,6 +198,3 @@ def test_a_real_share_repeats_few_photos_and_covers_all_synthetic_images():
     assert {i for order in epochs for i in order} == set(range(20))
 
 
-def test_augmentation_draws_differ_from_step_to_step_but_not_from_run_to_run():
-    draws = [torch.rand(1, generator=step_generator(1, n)).item() for n in (0, 4, 8, 4)]
-    assert draws[1] == draws[3] and len(set(draws)) == 3

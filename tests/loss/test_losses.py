@@ -23,7 +23,10 @@ def make_batch(labels, valid, *, K=(300.0, 320.0, 25.0, 14.0), dtype=torch.float
     c, s = math.cos(0.3), math.sin(0.3)
     pose = torch.tensor([[1.0, 0, 0, 5], [0, c, -s, -7], [0, s, c, 60], [0, 0, 0, 1]], dtype=dtype)
     image = torch.zeros(1, 3, 8 * H_CELLS, 8 * W_CELLS)
-    return Batch(image, labels, valid, pose[None], intrinsics_matrix(*K).to(dtype)[None], ("section/a",))
+    return Batch(
+        images_B3HW=image, K_B33=intrinsics_matrix(*K).to(dtype)[None], stems=("section/a",), labels_BChw=labels,
+        valid_B1hw=valid, world_from_cam_B44=pose[None],
+    )
 
 
 def coords_at(batch, depth_m, shift_px=(0.0, 0.0)):

@@ -49,3 +49,16 @@ def test_bfloat16_gradient_is_as_close_to_the_truth_as_the_plain_one():
     for o, p, t in zip(ours, theirs, truth, strict=True):
         error, error_plain = (o.float() - t).norm() / t.norm(), (p.float() - t).norm() / t.norm()
         assert error < max(1.5 * error_plain, 0.01)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (40, 60)])  # small maps take another kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [True, False])
+def test_inference_gives_the_bits_of_training(size, dtype, relu):
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(32, 64)
+    x = (1 + torch.randn(2, 64, *size)).to(dtype).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        inference = group_norm(x, norm, relu=relu)
+    assert torch.equal(inference, group_norm(x, norm, relu=relu)) and inference.dtype == dtype
+    torch.testing.assert_close(inference.float(), plain(relu)(x.float(), norm), rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)

@@ -1,43 +1,28 @@
 """The loop on small analytic sections: files, names, resume, interruption, bad input."""
 
+import csv
 import dataclasses
-import json
 import os
-import signal
-import subprocess
+import re
 import sys
-import time
-from argparse import ArgumentParser
 
 import pytest
 import torch
 
+from dataloader.prepare import collate, prepare_for_evaluation
+from dataloader.section import SectionDataset
 from networks import load_network, load_state_dict
+from runs import read_record, record_of
+from tests.training.small_runs import SMALL, options
 from training.loop import train
 from training.names import run_name
-from training.options import add_arguments, options_from
-
-SMALL = ["--tiny", "--image_height", "32", "--batch_size", "2", "--real_data_chunk", "0", "--device", "cpu"]
-
-
-def options(tmp_path, *arguments, scene="scene", task="coord"):
-    parser = ArgumentParser()
-    add_arguments(parser)
-    folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
-    return options_from(parser.parse_args([scene, "--task", task, *folders, *map(str, arguments)]))
-
-
-def command(repository, tmp_path, *arguments):
-    folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
-    return [sys.executable, str(repository / "train_single_task.py"), "scene", *folders, *map(str, arguments)]
-
 
 @pytest.mark.parametrize(
     "scene, arguments, expected",
     [
-        ("naturescape", "--session clean_training --epochs 100 -lr 2e-4 --real_data_chunk 0",
+        ("naturescape", "--uncertainty mle --session clean_training --epochs 100 -lr 2e-4 --real_data_chunk 0",
          "naturescape-coord-sclean_training-unc-MLE-e100-lr0.0002-sim_only-sc1.00"),
-        ("naturescape", "--session clean_training_pt1.00 --epochs 800 -lr 1e-4 --sim_data_chunk 0 --network_in x.net",
+        ("naturescape", "--uncertainty MLE --session clean_training_pt1.00 --epochs 800 -lr 1e-4 --sim_data_chunk 0 --network_in x.net",
          "naturescape-coord-sclean_training_pt1.00-unc-MLE-e800-lr0.0001-pairs-ip-rc1.00-finetune"),
         ("urbanscape", "--uncertainty NONE --grayscale --tiny -lr 2e-5 --sim_data_chunk 0 --real_only --debug "
          "--real_data_chunk 0.25 --real_data_domain out_of_place",
@@ -51,14 +36,38 @@ def test_run_names(tmp_path, scene, arguments, expected):
 def test_a_run_leaves_the_documented_files(tmp_path, plane_section):
     plane_section(5)
     run = train(options(tmp_path, *SMALL, "--epochs", 5))
-    names = {path.name for path in run.checkpoints.iterdir()}
-    assert {"model.net", "ckpt_iter_0000002.net", "ckpt_iter_0000025.net", "output.log", "training.json",
-            "FLAG_training_done.nodata"} <= names
+    names = {path.name for path in run.checkpoints.iterdir() if not path.name.startswith(".")}
+    assert names == {"model.net", "ckpt_iter_0000002.net", "ckpt_iter_0000025.net", "output.log", "training.json",
+                     "training_log.csv", "tensorboard", "resume_state.pt", "FLAG_training_done.nodata"}
     log = (run.output / "output.log").read_text().splitlines()
-    assert log[0].startswith("Iteration:       2, Epoch:   0, Total loss: ") and ", Valid: " in log[0]
-    assert log[1].startswith("Regression error: coord:  ") and ", reprojection:  " in log[1]
-    record = json.loads((run.checkpoints / "training.json").read_text())
-    assert record["preprocessing"]["image_height"] == 32 and record["scene"] == "scene"
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d, INFO: ", line) for line in log)
+    text = [line.split(", INFO: ", 1)[1] for line in log]
+    assert "***** A new training has been started *****" in text and text[-1] == "Done without errors."
+    steps = [line for line in text if line.startswith("Iteration: ")]
+    assert [int(line[11:18]) for line in steps] == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 24, 25]
+    assert re.fullmatch(r"Iteration:       2, Epoch:   0, Total loss: -?[\d.]+, Valid: [\d.]+%, Avg Time: [\d.]+s", steps[0])
+    residual = text[text.index(steps[0]) - 1]
+    assert re.fullmatch(r"Regression error: coord:  [\d.]+, reprojection:  [\d.]+", residual)
+    rows = list(csv.DictReader((run.output / "training_log.csv").open()))
+    assert [int(row["images_seen"]) for row in rows] == [int(line[11:18]) for line in steps]
+    record = read_record(run.checkpoints / "training.json")
+    assert record.preprocessing.image_height == 32 and record.scene == "scene" and record.images_per_epoch == 5
+    assert (record.stage, record.kind, record.domain, record.size, record.seed) == ("pretrain", "sim_only", None, "tiny", 2021)
+
+
+def test_logs_and_latest_weights_lie_in_the_output_folder_numbered_ones_in_the_checkpoint_folder(tmp_path, plane_section):
+    plane_section(2)
+    run = train(options(tmp_path, *SMALL, "--epochs", 1, "--ckpt_dir", tmp_path / "ckpt"))
+    assert run.output.parent == tmp_path / "out" and run.checkpoints.parent == tmp_path / "ckpt"
+    assert {p.name for p in run.output.iterdir()} == {
+        "model.net", "output.log", "training.json", "training_log.csv", "tensorboard", "FLAG_training_done.nodata"}
+    assert {p.name for p in run.checkpoints.iterdir() if not p.name.startswith(".")} == {
+        "ckpt_iter_0000002.net", "resume_state.pt", "training.json", "FLAG_training_done.nodata"}
+
+
+def test_the_weights_are_those_of_the_last_checkpoint(tmp_path, plane_section):
+    plane_section(5)
+    run = train(options(tmp_path, *SMALL, "--epochs", 5))
     assert load_network(run.latest).architecture.tiny
     latest, last = load_state_dict(run.latest), load_state_dict(run.checkpoints / "ckpt_iter_0000025.net")
     assert all(torch.equal(latest[key], last[key]) for key in last)
@@ -76,58 +85,13 @@ def test_training_overfits_one_image(tmp_path, plane_section):
     arguments = [*SMALL, "--epochs", 150, "--lr_schedule", "onecycle", "-lr", 2e-3, "--jitter", 0, "--max_angle", 0,
                  "--scale_range", 1, 1, "--precision", "float32", "--uncertainty", "none", "--image_height", 64]
     run = train(options(tmp_path, *arguments))
-    from dataloader.prepare import collate, prepare_for_evaluation
-    from dataloader.preprocessing import preprocessing_from_record, record_of
-    from dataloader.section import SectionDataset
-
-    preprocessing = preprocessing_from_record(record_of(run.latest)["preprocessing"])
-    dataset = SectionDataset([section], "coord", 64)
-    batch = prepare_for_evaluation(collate([dataset[0]]), preprocessing, "coord")
+    preprocessing = record_of(run.latest).preprocessing
+    dataset = SectionDataset([section], "coord", 64, stride=8)
+    batch = prepare_for_evaluation(collate([dataset[0]]), preprocessing, "coord", 8)
     with torch.no_grad():
         prediction, _ = load_network(run.latest)(batch.images_B3HW)
     spread = batch.labels_BChw.std()
     assert (prediction - batch.labels_BChw).norm(dim=1).median() < 0.1 * spread
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monkeypatch, optimizer):
-    plane_section(5)
-    arguments = [*SMALL, "--epochs", 4, "--optimizer", optimizer]
-    whole = train(options(tmp_path, *arguments, "--session", "whole"))
-
-    import training.loop as loop
-
-    original, calls = loop._Trainer._step, []
-
-    def fails_at_the_seventh_step(self, raw):
-        calls.append(1)
-        if len(calls) == 7:
-            raise ValueError("the disk is on fire")
-        return original(self, raw)
-
-    monkeypatch.setattr(loop._Trainer, "_step", fails_at_the_seventh_step)
-    with pytest.raises(ValueError, match="on fire"):
-        train(options(tmp_path, *arguments, "--session", "parts"))
-    monkeypatch.undo()
-    resumed = train(options(tmp_path, *arguments, "--session", "parts", "--auto_resume"))
-    assert resumed.latest_name == "model_auto_resume.net"
-    a, b = load_state_dict(whole.latest), load_state_dict(resumed.latest)
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
-def test_a_run_goes_on_with_the_optimizer_it_was_started_with(tmp_path, plane_section, monkeypatch):
-    plane_section(2)
-    import training.loop as loop
-
-    def fails(self, raw):
-        raise ValueError("the disk is on fire")
-
-    monkeypatch.setattr(loop._Trainer, "_step", fails)
-    with pytest.raises(ValueError, match="on fire"):
-        train(options(tmp_path, *SMALL, "--epochs", 1, "--optimizer", "muon"))
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="--optimizer it was started with"):
-        train(options(tmp_path, *SMALL, "--epochs", 1, "--auto_resume"))
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, plane_section):
@@ -147,50 +111,23 @@ def test_an_existing_output_folder_is_an_error_and_stays_as_it_was(tmp_path, pla
     assert {path: path.stat().st_mtime_ns for path in run.output.rglob("*") if path.is_file()} == before
 
 
-def test_epoch_plus_extends_a_finished_run(tmp_path, plane_section):
-    plane_section(3)
-    with pytest.raises(FileNotFoundError, match="epoch_plus"):
-        train(options(tmp_path, *SMALL, "--epochs", 3, "--epoch_plus"))
-    train(options(tmp_path, *SMALL, "--epochs", 1))
-    longer = train(options(tmp_path, *SMALL, "--epochs", 3, "--epoch_plus"))
-    assert longer.latest.name == "model_epoch_plus_resume.net" and longer.latest.is_file()
-    log = (longer.output / "output.log").read_text()
-    assert "Epoch:   0" in log and "Epoch:   2" in log
-
-
 def test_fine_tuning_starts_from_the_given_weights_and_inherits_their_preprocessing(tmp_path, plane_section):
     plane_section(2)
     pretrained = train(options(tmp_path, *SMALL, "--epochs", 1))
     plane_section(2, "scene/train_drone_sim", seed=1)
     plane_section(2, "scene/train_drone_real", seed=1)
-    arguments = ["--tiny", "--batch_size", 2, "--device", "cpu", "--sim_data_chunk", 0, "--epochs", 1, "-lr", 1e-9,
+    arguments = ["--tiny", "--uncertainty", "mle", "--batch_size", 2, "--device", "cpu", "--sim_data_chunk", 0, "--epochs", 1,
+                 "-lr", 1e-9,
                  "--network_in", pretrained.latest, "--precision", "float32"]
     tuned = train(options(tmp_path, *arguments))
     assert tuned.latest_name == "model_resume.net"
-    record = json.loads((tuned.checkpoints / "training.json").read_text())
-    assert record["preprocessing"]["image_height"] == 32
-    assert record["sim_chunk"] == 1.0 and record["real_chunk"] == 1.0
+    record = read_record(tuned.checkpoints / "training.json")
+    assert record.preprocessing == read_record(pretrained.checkpoints / "training.json").preprocessing
+    assert (record.stage, record.kind, record.domain) == ("finetune", "pairs", "in_place")
+    assert record.sim_chunk == 1.0 and record.real_chunk == 1.0
+    assert [p.name for p in record.parents] == [pretrained.checkpoints.name]
     a, b = load_state_dict(pretrained.latest), load_state_dict(tuned.latest)
     assert all(torch.allclose(a[key], b[key], atol=1e-4) for key in a)
-
-
-def test_ctrl_c_saves_and_the_run_continues(tmp_path, plane_section, repository):
-    plane_section(4)
-    arguments = ["--task", "coord", *SMALL, "--epochs", 60]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(repository, tmp_path, *arguments), env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("out/*/ckpt_iter_0000002.net")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "--auto_resume" in errors.splitlines()[-1] and "Traceback" not in errors
-    folder = next((tmp_path / "out").iterdir())
-    assert (folder / "resume_state.pt").is_file() and not list(folder.glob(".*"))
-    seen = torch.load(folder / "resume_state.pt", weights_only=True)["images_seen"]
-    resumed = train(options(tmp_path, *SMALL, "--epochs", 60, "--auto_resume"))
-    assert 0 < seen < 240 and (resumed.checkpoints / "ckpt_iter_0000240.net").is_file()
 
 
 def _break_pose(section):
@@ -258,7 +195,7 @@ def test_bad_flags_give_one_line_and_leave_nothing(tmp_path, plane_section, caps
 def test_a_flag_that_contradicts_the_weights_is_an_error(tmp_path, plane_section):
     plane_section(2)
     run = train(options(tmp_path, *SMALL, "--epochs", 1))
-    with pytest.raises(ValueError, match="the flags ask for"):
+    with pytest.raises(ValueError, match="uncertainty"):
         train(options(tmp_path, *SMALL, "--epochs", 1, "--uncertainty", "none", "--network_in", run.latest))
 
 

@@ -1,0 +1,48 @@
+"""Files of tensors: written whole or not at all, read without unpickling anything else."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from records.files import replacing
+
+
+def save_tensors(path: Path | str, value: Any) -> None:
+    """`torch.save`, atomically.
+
+    Raises:
+        OSError: the file cannot be written (a full disk, a read-only folder); what was there before still is.
+    """
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            torch.save(value, stream)
+    except RuntimeError as error:  # torch's name for a failed write
+        raise OSError(f"cannot write {path}: {_first_line(error)}") from None
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror or _first_line(error)}") from None
+
+
+def load_tensors(path: Path | str, what: str) -> Any:
+    """`torch.load` onto the CPU with weights_only.
+
+    Args:
+        what: what the file is, for the messages.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or it holds other objects than tensors and plain containers; names the file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{what} not found: {path}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{what} {path} cannot be read: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,43 @@
+"""What the training commands share: from the command line to the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from training.loop import TrainingInterrupted, train
+from training.options import TrainingOptions
+
+
+def run_command(
+    description: str | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    options_from: Callable[[argparse.Namespace], TrainingOptions],
+) -> int:
+    """Parses, trains, and explains what went wrong in one line; 0 done, 2 refused or failed, 130 interrupted."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    try:
+        run = train(options_from(parser.parse_args()))
+    except TrainingInterrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
+        print(f"error: {explained(error)}", file=sys.stderr)
+        return 2
+    print(f"weights: {run.checkpoints}")
+    return 0
+
+
+def explained(error: Exception) -> str:
+    """One line for the user; what PyTorch says of memory and of loader processes needs a word of what to do."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, MemoryError) or "out of memory" in lines[0] or "allocate memory" in lines[0]:
+        return f"out of memory ({lines[0]}): start again with a smaller --batch_size or --image_height and another --session"
+    loader = next((line for line in lines if "DataLoader worker" in line), None)
+    if loader is not None:
+        return f"{loader} The state is saved: continue with --auto_resume, with fewer --num_workers if memory was short"
+    return lines[-1]
