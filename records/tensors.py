@@ -39,11 +39,21 @@ def load_tensors(path: Path | str, what: str) -> Any:
         ValueError: damaged, or it holds other objects than tensors and plain containers; names the file.
     """
     try:
+        if damaged := damaged_entry(Path(path)):
+            raise ValueError(f"the checksum of its entry {damaged!r} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{what} not found: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{what} {path} cannot be read: {_first_line(error)}") from None
+
+
+def damaged_entry(path: Path) -> str | None:
+    """An entry of the archive whose checksum is wrong: torch.load looks at none and would give a wrong number."""
+    if not zipfile.is_zipfile(path):
+        return None  # the format of old versions of torch, or no tensors at all
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _first_line(error: Exception) -> str:
