@@ -77,10 +77,12 @@ def main() -> None:
                 whole_s.append(end - middle)
         ratios = [whole / decode for whole, decode in zip(whole_s, decode_s)]
         n = len(indices)
-        print(f"batch of {n} at {args.height} px, {torch.get_num_threads()} threads, device {args.device}, medians of {args.rounds}")
+        threads = torch.get_num_threads()
+        print(f"batch of {n} at {args.height} px, {threads} threads, device {args.device}, medians of {args.rounds}")
         print(f"PNG decoding alone:    {1e3 * statistics.median(decode_s) / n:6.2f} ms an image")
         print(f"complete prepared batch: {1e3 * statistics.median(whole_s) / n:4.2f} ms an image")
-        print(f"ratio: {statistics.median(ratios):.2f} (quartiles {statistics.quantiles(ratios)[0]:.2f} to {statistics.quantiles(ratios)[2]:.2f})")
+        lower, median, upper = statistics.quantiles(ratios)
+        print(f"ratio: {median:.2f} (quartiles {lower:.2f} to {upper:.2f})")
 
 
 if __name__ == "__main__":

@@ -69,10 +69,8 @@ def test_the_options_are_the_flags():
     parser = argparse.ArgumentParser()
     add_options(parser, AugmentationOptions)
     assert options_from(AugmentationOptions, parser.parse_args([])) == AugmentationOptions()
-    words = (
-        "--scale_range 0.5 2 --max_angle 10 --max_tilt 3 --max_shift 0.2 --jitter 0.3 --colour_jitter 0.1 --shading 0.4".split()
-    )
-    assert options_from(AugmentationOptions, parser.parse_args(words)) == AugmentationOptions(
+    words = "--scale_range 0.5 2 --max_angle 10 --max_tilt 3 --max_shift 0.2 --jitter 0.3 --colour_jitter 0.1 --shading 0.4"
+    assert options_from(AugmentationOptions, parser.parse_args(words.split())) == AugmentationOptions(
         scale_range=(0.5, 2.0), max_angle=10.0, max_tilt=3.0, max_shift=0.2, jitter=0.3, colour_jitter=0.1, shading=0.4
     )
     defaults = {field.name: field.default for field in dataclasses.fields(AugmentationOptions)}

@@ -99,7 +99,7 @@ def test_an_absent_section_names_those_present(plane_section):
 def test_a_label_of_the_wrong_size_is_named(plane_section, shape):
     section = plane_section(1)
     torch.save(torch.zeros(3, *shape), section / "init" / "view_000.dat")
-    with pytest.raises(ValueError, match=r"view_000.dat has a map of .*64 x 96.*\[8, 12\] \(stride 8\).*\[64, 96\] \(stride 1\)"):
+    with pytest.raises(ValueError, match=r"view_000.dat has a map .*64 x 96.*\[8, 12\] .stride 8.*\[64, 96\] .stride 1"):
         SectionDataset([section], "coord", 64)[0]
 
 
