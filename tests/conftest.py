@@ -6,6 +6,10 @@ import math
 import os
 from pathlib import Path
 
+from threads import configure_threads
+
+configure_threads()  # as the commands do: results do not depend on the number of cores
+
 import cv2
 import numpy as np
 import pytest

@@ -24,7 +24,6 @@ from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT
 from dataloader.sampler import RunBatchSampler
 from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
-from geometry.grid import STRIDE
 from loss import LossOptions, LossResult, loss_for
 from networks import DenseNetwork, load_published, save_network
 from networks.lanes import Lanes
@@ -79,7 +78,7 @@ def train(options: TrainingOptions) -> RunFolder:
         options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,
         real_only=options.real_only, real_data_domain=options.real_data_domain,
     )
-    stride = 1 if options.fullsize else STRIDE
+    stride = TASKS[options.task].stride(options.fullsize)
     num_workers = options.num_workers
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

@@ -144,7 +144,8 @@ def test_preprocessing_is_the_recorded_one(tmp_path):
         preprocessing_for(path, **arguments)
     published = preprocessing_for(path, grayscale=False, scene="naturescape", scene_dir=tmp_path)
     assert published == Preprocessing(480, False, (0.4245, 0.4375, 0.3836), (0.1823, 0.1701, 0.1854))
-    assert preprocessing_for(path, grayscale=True, scene="field", scene_dir=tmp_path).rgb_mean == (0.4308,)
+    assert preprocessing_for(path, grayscale=True, scene="naturescape", scene_dir=tmp_path).rgb_mean == (0.4084,)
+    assert preprocessing_for(path, grayscale=True, scene="urbanscape", scene_dir=tmp_path).rgb_mean == (0.4308,)
     write_sidecar(path, make_record(preprocessing=Preprocessing(112, False, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))))
     assert preprocessing_for(path, **arguments) == Preprocessing(112, False, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert preprocessing_for(path, **arguments, image_height=240).image_height == 240
