@@ -4,6 +4,8 @@
 import logging
 import sys
 
+from threads import configure_threads
+
 
 def explained(error: Exception) -> str:
     """One line for the user; what PyTorch says of memory and of loader processes needs a word of what to do."""
@@ -17,6 +19,7 @@ def explained(error: Exception) -> str:
 
 
 def main() -> int:
+    configure_threads()  # before numpy and torch are imported
     from evaluation.options import parse_options
     from evaluation.run import evaluate
     from runs.device import choose_device

@@ -3,8 +3,11 @@
 
 import sys
 
+from threads import configure_threads
+
 
 def main() -> int:
+    configure_threads()  # before numpy and torch are imported
     from training.command import run_command
     from training.options import add_arguments, options_from
 

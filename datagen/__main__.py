@@ -8,6 +8,7 @@ import signal
 import sys
 
 from datagen import photo_command, section_command
+from threads import configure_threads
 
 
 def build_parser(demo: bool) -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def build_parser(demo: bool) -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; expected errors become one line on stderr and exit code 2, Ctrl-C 130."""
+    configure_threads()
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser("demo" in arguments[:1]).parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import zipfile
@@ -15,7 +14,7 @@ from networks.architecture import architecture_of
 from networks.build import build
 from networks.head import load_published, published_state_dict, set_head_scale
 from networks.transposenet import DenseNetwork
-from records.files import replacing
+from records.tensors import save_tensors
 
 _EXPECTED = "expected a plain state dict: tensors by name"
 
@@ -75,14 +74,7 @@ def save_network(net: DenseNetwork, path: str | Path) -> None:
     Raises:
         OSError: the file cannot be written; names it.
     """
-    # Through memory, because torch.save reports a full disk as an inconsistency of its own archive.
-    buffer = io.BytesIO()
-    torch.save(published_state_dict(net), buffer)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write the weights ({error.strerror})", str(path)) from error
+    save_tensors(path, published_state_dict(net))
 
 
 def _read(path: Path) -> Any:

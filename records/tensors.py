@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,13 +19,14 @@ def save_tensors(path: Path | str, value: Any) -> None:
     Raises:
         OSError: the file cannot be written (a full disk, a read-only folder); what was there before still is.
     """
+    # Through memory, because torch.save reports a full disk as an inconsistency of its own archive.
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
     try:
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            torch.save(value, stream)
-    except RuntimeError as error:  # torch's name for a failed write
-        raise OSError(f"cannot write {path}: {_first_line(error)}") from None
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
-        raise type(error)(f"cannot write {path}: {error.strerror or _first_line(error)}") from None
+        raise type(error)(f"cannot write {path}: {error.strerror}") from None
 
 
 def load_tensors(path: Path | str, what: str) -> Any:

@@ -2,7 +2,8 @@
 # sets ROOT and PYTHON. Does nothing when neither the requirements nor the solver's sources changed.
 #
 # Environment: PIP_EXTRA_ARGS is passed to pip, for example "--extra-index-url URL" for another index, such as PyTorch's
-# own with CPU-only builds, or "-c setup/constraints.txt" for the versions that the tests ran with.
+# own with CPU-only builds, or "-c setup/constraints.txt" for the versions that the tests ran with. torch and torchvision
+# come in one go, so that pip chooses builds of one release.
 # BASE_PYTHON is the interpreter to make the environment with (python3).
 set -euo pipefail
 
@@ -37,5 +38,9 @@ if [ "$(cat "$VENV/installed.stamp" 2>/dev/null)" != "$stamp" ]; then
   "$PYTHON" -m pip install ${PIP_EXTRA_ARGS:-} -r setup/requirements.txt
   # shellcheck disable=SC2086
   "$PYTHON" -m pip install ${PIP_EXTRA_ARGS:-} ./dsacstar
+  # Builds of different releases install without a word and fail here: "operator torchvision::nms does not exist".
+  pair="$("$PYTHON" -c 'import torch, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)' 2>&1)" ||
+    fail "torch and torchvision do not fit each other (${pair##*$'\n'}): $("$PYTHON" -m pip list 2>/dev/null |
+      awk '/^torch(vision)? /{printf "%s %s, ", $1, $2}')see setup/requirements.txt for the pairs; let pip choose them together: rm -r $VENV"
   echo "$stamp" >"$VENV/installed.stamp"
 fi

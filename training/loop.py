@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import torch
@@ -27,9 +27,11 @@ from dataloader.section import SectionDataset
 from geometry.grid import STRIDE
 from loss import LossOptions, LossResult, loss_for
 from networks import DenseNetwork, load_published, save_network
+from networks.lanes import Lanes
 from runs.device import autocast_for, choose_device
 from runs.record import RunRecord
 from tasks import TASKS
+from threads import configure_threads
 from training.identity import build_record
 from training.log import LOG_NAMES, NotFinite, TrainingLog
 from training.optimizer import build_optimizer
@@ -99,14 +101,14 @@ def train(options: TrainingOptions) -> RunFolder:
 
 
 class _Trainer:
-    """One process's part of a run: owns the raw network; whatever wraps it is `self.model`."""
+    """One process's part of a run: owns the raw network; what runs it on several cores is `self.lanes`."""
 
     def __init__(
         self, options: TrainingOptions, run: RunFolder, record: RunRecord, net: DenseNetwork, dataset: SectionDataset,
         device: torch.device, num_workers: int,
     ):
         self.options, self.run, self.record, self.dataset = options, run, record, dataset
-        self.net, self.model = net, net
+        self.net = net
         self.device, self.num_workers = device, num_workers
         self.loss, self.loss_options = loss_for(options.task), loss_options(options, record.statistics)
         self.optimizer = build_optimizer(options.optimizer, net, options.learningrate)
@@ -118,6 +120,10 @@ class _Trainer:
 
     def run_from(self, start: StartingPoint) -> None:
         """Trains to the end, going back to the last good state when a loss is not finite."""
+        cores = configure_threads() if self.device.type == "cpu" else 1
+        # Into how many parts a batch is split decides the last bits: a property of the run, not of the machine it goes on at.
+        self.parts = min(cores, self.options.batch_size) if start.state is None else start.state["parts"]
+        self.lanes = Lanes(self.net, parts=self.parts, lanes=cores)
         if start.state is not None:
             self.position = restore(start.state, self.net, self.optimizer)
         elif start.weights is not None:
@@ -131,7 +137,7 @@ class _Trainer:
                     shutil.copy(start.logs_from / name, self.run.output / name)
         write_records(self.run, self.record)
         self.net.train()
-        with _interrupt_flag() as interrupted:
+        with _interrupt_flag() as interrupted, closing(self.lanes):
             while True:
                 log = TrainingLog(
                     self.run.output, self.options.task, self.total_images, self.position.images_seen, self.position.log_bytes
@@ -213,13 +219,14 @@ class _Trainer:
                 raw.to(self.device), self.record.preprocessing, options.task, options.augmentation, draws, self.dataset.stride
             )
         with autocast_for(self.device, options.precision):
-            prediction, sigma = self.model(batch.images_B3HW)
+            prediction, sigma = self.lanes(batch.images_B3HW)
         result = self.loss(prediction, sigma, batch, self.loss_options)
         # On a CPU looking costs nothing; on a GPU it would wait, so there the log looks, before any state is saved.
         if self.device.type == "cpu" and not torch.isfinite(result.total):
             raise NotFinite(before, raw.stems)
         self.optimizer.zero_grad(set_to_none=True)
         result.total.backward()
+        self.lanes.backward()
         self.weights_move = True
         self.optimizer.step()
         self.weights_move, self.last_step = False, (before, raw.stems)
@@ -245,7 +252,7 @@ class _Trainer:
             log.flush()
             self._check_weights()
             self.position = replace(self.position, log_bytes=log.sizes())
-        save_state(self.run.state, self.record, self.net, self.optimizer, self.position)
+        save_state(self.run.state, self.record, self.net, self.optimizer, self.position, parts=self.parts)
         self.state_saved_at = time.monotonic()
 
     def _save_after_failure(self, log: TrainingLog) -> None:

@@ -34,12 +34,16 @@ class Position:
     log_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-def save_state(path: Path, record: RunRecord, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save_state(
+    path: Path, record: RunRecord, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position, *, parts: int
+) -> None:
     """Saves everything that the rest of the run depends on, atomically.
 
     The order of samples, the augmentation and the learning rate are pure functions of seed and position, so the images
     seen stand for their state; torch's generators are kept besides.
 
+    Args:
+        parts: into how many parts a batch is split (see `networks.lanes`).
     Raises:
         OSError: the file cannot be written; the state before it is still there.
     """
@@ -53,6 +57,7 @@ def save_state(path: Path, record: RunRecord, net: nn.Module, optimizer: torch.o
         "passed_over": list(position.passed_over),
         "failures": position.failures,
         "log_bytes": dict(position.log_bytes),
+        "parts": parts,
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     })  # fmt: skip

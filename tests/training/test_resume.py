@@ -9,12 +9,15 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import records.files
+import train_single_task
 import training.loop as loop
 from networks import load_state_dict
 from runs import read_record
@@ -73,7 +76,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monk
 def test_kills_at_any_moment_change_nothing(tmp_path, plane_section, repository):
     plane_section(6)
     arguments = [*SMALL, "--epochs", 25]
-    whole = train(options(tmp_path, *arguments, "--session", "whole"))
+    # Undisturbed by the command too: it runs on other threads than this process.
+    subprocess.run(command(repository, tmp_path, *arguments, "--session", "whole"), env=ENVIRONMENT, check=True, capture_output=True)
+    whole = folder_of(options(tmp_path, *arguments, "--session", "whole"))
     rng, killed = random.Random(3), 0
     words = command(repository, tmp_path, *arguments, "--session", "killed", "--auto_resume")
     run = folder_of(options(tmp_path, *arguments, "--session", "killed"))
@@ -298,23 +303,17 @@ def test_gradients_that_are_not_finite_never_reach_a_saved_state(tmp_path, plane
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, plane_section, monkeypatch, capsys):
-    import sys
-
-    import records.tensors as tensors
-    import train_single_task
-
     plane_section(4)
-    original, calls = torch.save, []
+    original, calls = records.files.os.fsync, []
 
-    def save(value, stream):
+    def fsync(number):
         calls.append(1)
-        if len(calls) > 4:
+        if len(calls) > 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(value, stream)
+        original(number)
 
-    monkeypatch.setattr(tensors.torch, "save", save)
-    words = command(tmp_path, tmp_path, *SMALL, "--epochs", "3")[1:]
-    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(records.files.os, "fsync", fsync)
+    monkeypatch.setattr(sys, "argv", command(tmp_path, tmp_path, *SMALL, "--epochs", "3")[1:])
     assert train_single_task.main() == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors[-1].startswith("error: cannot write ") and "No space left" in errors[-1]
@@ -327,10 +326,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, plane_section, monk
 
 
 def test_a_killed_loader_is_one_line_and_the_run_goes_on(tmp_path, plane_section, monkeypatch, capsys):
-    import sys
-
-    import train_single_task
-
     plane_section(4)
     original = loop.collate
 

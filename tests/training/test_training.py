@@ -165,7 +165,7 @@ def test_bad_data_is_named(tmp_path, plane_section, damage, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--task", "colour"], "unknown task 'colour'"),
+        (["--task", "colour"], "unknown --task 'colour'; choose from"),
         (["--task", "coord", "--uncertainty", "maybe"], "maybe"),
         (["--task", "coord", "--epochs", "0"], "--epochs"),
         (["--task", "coord", "--optimizer", "sgd"], "sgd"),
