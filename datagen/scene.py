@@ -252,9 +252,7 @@ def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -
         return _Picture(grid, Texture(colour_HW3, valid_HW), remarks, len(mosaic.tiles))
 
 
-def _read_landcover(
-    sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]
-) -> LandCover:
+def _read_landcover(sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]) -> LandCover:
     crs = layer.frame.crs
     with Mosaic.open(sources, "land cover", declared_crs) as mosaic:
         mosaic = mosaic.in_frame(crs)

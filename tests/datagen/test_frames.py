@@ -70,6 +70,18 @@ def test_every_orientation_gives_the_same_scene(tmp_path, name, crs):
         assert np.abs(found.rgb_HW3.astype(int) - upright.rgb_HW3).mean() < (3 if name == "turned" else 0.5)
 
 
+@pytest.mark.parametrize("name", ["south-up", "west-up", "upside down"])
+def test_a_part_of_a_flipped_orthophoto(tmp_path, name):
+    """The surface model lies in one corner of the orthophoto: its pixels come from that corner, untouched."""
+    grid, (left, top) = ORIENTATIONS[name], UTM_CORNER
+    move = Affine.translation(left + 50, top - 50)
+    colour = sampled(smooth_colour, grid, np.uint8)
+    ortho = write_raster(tmp_path / "o.tif", colour, transform=move * grid, crs="EPSG:25833")
+    corner = write_raster(tmp_path / "s.tif", np.ones((30, 40), np.float32), left=left + 10, top=top - 5, crs="EPSG:25833")
+    level = GeoScene.open(corner, ortho).texture.levels[0]
+    np.testing.assert_array_equal(level, sampled(smooth_colour, UP, np.uint8).transpose(1, 2, 0)[5:35, 10:50])
+
+
 @pytest.mark.parametrize(("lon", "lat"), [(9.0, 0.2), (12.0, 47.0), (-70.0, 64.0)])
 def test_web_mercator_is_brought_to_true_metres(tmp_path, lon, lat):
     """At the equator its metre is one eastward only, elsewhere one nowhere."""
@@ -176,7 +188,9 @@ def test_files_without_a_crs(site):
 
 
 def test_origins_too_far_for_float32_labels_are_refused(hills):
-    with pytest.raises(ValueError, match=r"origin \[0, 0, 0\]: .* 2,600,200 m, where float32 labels come in steps of 0\.25 m"):
+    with pytest.raises(
+        ValueError, match=r"origin \[0, 0, 0\]: .* 2,600,200 m, where float32 labels come in steps of 0\.25 m"
+    ):
         hills.open(origin_xyz=(0, 0, 0))
     with pytest.raises(ValueError, match="float32"):
         hills.open(origin_xyz=(LEFT, TOP, -200_000.0))
