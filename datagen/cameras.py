@@ -193,7 +193,12 @@ def _whole_names(images_txt: Path, names: dict[int, str]) -> dict[int, str]:
             if line.strip() and not line.startswith("#"):
                 fields = line.split(maxsplit=9)
                 found[int(fields[0])] = fields[-1].strip()
-                next(lines, None)  # the image's key points, on a line of their own that may be empty
+                # The image's key points, on a line of their own that may be empty; pycolmap reads over what stands there.
+                if _is_image_line(next(lines, "")):
+                    raise ValueError(
+                        f"COLMAP model {images_txt}: the line after the image {fields[-1].strip()!r} is another image; every "
+                        "image takes two lines, the second (key points) may be empty"
+                    )
     wrong = [name for number, name in names.items() if not found.get(number, "").startswith(name)]
     if wrong:
         raise ValueError(
@@ -201,6 +206,14 @@ def _whole_names(images_txt: Path, names: dict[int, str]) -> dict[int, str]:
             "names with spaces need"
         )
     return {number: found[number] for number in names}
+
+
+def _is_image_line(line: str) -> bool:
+    """Whether a line ends in a name: key points are numbers only."""
+    try:
+        return bool(line.strip()) and not all(np.isfinite(float(word)) for word in line.split())
+    except ValueError:
+        return True
 
 
 def unique_stems(photos: list[str]) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import scipy.sparse
 
-from datagen.cameras import Camera, intrinsics
+from datagen.cameras import Camera, Lens, intrinsics
 from dataloader.images import ImageHeader, decode_image, read_header
 
 log = logging.getLogger(__name__)
@@ -83,32 +85,48 @@ def read_photo(path: Path, camera: Camera) -> np.ndarray:
 
 
 def pinhole_camera(camera: Camera) -> Camera:
-    """The camera of the undistorted photo: the focal lengths stay, the size is what the photo covers without a gap.
+    """The camera of the undistorted photo: of the photo's size, zoomed evenly so that the photo covers every pixel.
 
-    Source: COLMAP's image undistortion (blank_pixels 0).
+    Source: COLMAP's image undistortion without blank pixels, scaled to the photo's size about its centre.
     """
     if camera.lens is None:
         return camera
     import pycolmap
 
-    return _without_lens(camera, pycolmap.undistort_camera(_gapless(), _colmap_camera(camera)))
+    gapless = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(blank_pixels=0.0), _colmap_camera(camera))
+    zoom = max(camera.width / gapless.width, camera.height / gapless.height)
+    K_33 = intrinsics(*(zoom * gapless.params))
+    K_33[0, 2] += (camera.width - zoom * gapless.width) / 2
+    K_33[1, 2] += (camera.height - zoom * gapless.height) / 2
+    return replace(camera, K_33=K_33, lens=None)
 
 
 def undistorted(photo_HW3: np.ndarray, camera: Camera) -> tuple[np.ndarray, Camera]:
-    """Pinhole image of a photo, uint8 [H', W', 3], and its camera; see `pinhole_camera`."""
+    """Pinhole image of a photo, uint8 [H, W, 3], and its camera; see `pinhole_camera`."""
     if camera.lens is None:
         return photo_HW3, camera
-    import pycolmap
+    pinhole = pinhole_camera(camera)
+    K_33 = pinhole.K_33
+    map_HW2 = _lens_map(camera.lens, camera.width, camera.height, (K_33[0, 0], K_33[1, 1], K_33[0, 2], K_33[1, 2]))
+    return cv2.remap(photo_HW3, map_HW2, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), pinhole
 
-    bitmap = pycolmap.Bitmap.from_array(np.ascontiguousarray(photo_HW3))
-    image, pinhole = pycolmap.undistort_image(_gapless(), bitmap, _colmap_camera(camera))
-    return image.to_array(), _without_lens(camera, pinhole)
 
-
-def _gapless():
-    import pycolmap
-
-    return pycolmap.UndistortCameraOptions(blank_pixels=0.0)
+# The photos of a flight share one map, which takes longer than all that is done with it.
+@lru_cache(maxsize=2)
+def _lens_map(lens: Lens, width: int, height: int, fx_fy_cx_cy: tuple[float, float, float, float]) -> np.ndarray:
+    """Where the pixels of a pinhole image lie in the photo, float32 [H, W, 2], as cv2.remap counts (0 is a centre)."""
+    colmap = _colmap_camera(Camera("", np.eye(4), np.eye(3), width, height, lens))
+    fx, fy, cx, cy = fx_fy_cx_cy
+    x_W = (np.arange(width) + 0.5 - cx) / fx
+    map_HW2 = np.empty((height, width, 2), np.float32)
+    for row in range(height):
+        y = (row + 0.5 - cy) / fy
+        rays_W3 = np.stack((x_W, np.full(width, y), np.ones(width)), 1)
+        map_HW2[row] = colmap.img_from_cam(rays_W3) - 0.5
+    slack_px = 0.02 * max(width, height)
+    if not ((map_HW2 > -slack_px) & (map_HW2 < np.array((width, height)) + slack_px)).all():
+        raise ValueError(f"lens {lens.model} {list(lens.parameters)} does not cover a pinhole image of {width} x {height} px")
+    return map_HW2
 
 
 def _colmap_camera(camera: Camera):
@@ -117,10 +135,6 @@ def _colmap_camera(camera: Camera):
     return pycolmap.Camera(
         model=camera.lens.model, width=camera.width, height=camera.height, params=list(camera.lens.parameters)
     )
-
-
-def _without_lens(camera: Camera, pinhole) -> Camera:
-    return replace(camera, K_33=intrinsics(*pinhole.params), width=pinhole.width, height=pinhole.height, lens=None)
 
 
 def resized_camera(camera: Camera, shorter_side: int) -> Camera:

@@ -85,8 +85,8 @@ class Inputs:
             if not path.exists() or _state(path) != state:
                 raise ValueError(f"{path} changed while it was in use; run the command again")
 
-    def _add(self, name: str, files: Iterable[Path], content: str, **more) -> None:
-        self.found[name] = {"files": sorted(path.name for path in files), "fingerprint": content, **more}
+    def _add(self, name: str, files: Iterable[Path], digest: str, **more) -> None:
+        self.found[name] = {"files": sorted(path.name for path in files), "fingerprint": digest, **more}
 
     def _digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         named = {str(path.resolve()): path for path in paths}
