@@ -196,14 +196,14 @@ def _whole_names(images_txt: Path, names: dict[int, str]) -> dict[int, str]:
                 # The image's key points, on a line of their own that may be empty; pycolmap reads over what stands there.
                 if _is_image_line(next(lines, "")):
                     raise ValueError(
-                        f"COLMAP model {images_txt}: the line after the image {fields[-1].strip()!r} is another image; every "
-                        "image takes two lines, the second (key points) may be empty"
+                        f"COLMAP model {images_txt}: the line after the image {fields[-1].strip()!r} is another image; "
+                        "every image takes two lines, the second (key points) may be empty"
                     )
     wrong = [name for number, name in names.items() if not found.get(number, "").startswith(name)]
     if wrong:
         raise ValueError(
-            f"COLMAP model {images_txt}: image names cannot be read (such as {wrong[0]!r}); write the binary model, which "
-            "names with spaces need"
+            f"COLMAP model {images_txt}: image names cannot be read (such as {wrong[0]!r}); write the binary model, "
+            "which names with spaces need"
         )
     return {number: found[number] for number in names}
 
@@ -238,7 +238,8 @@ def unique_stems(photos: list[str]) -> list[str]:
             raise ValueError(f"photo {file!r} has a hidden name; rename it")
         if stem.casefold() in owner:
             raise ValueError(
-                f"two photos are called {stem!r} ({owner[stem.casefold()]}, {file}); rename one, or put them in two folders"
+                f"two photos are called {stem!r} ({owner[stem.casefold()]}, {file}); rename one, or put them into "
+                "folders of their own"
             )
         owner[stem.casefold()] = file
     return stems

@@ -47,7 +47,9 @@ def training_cameras(
         _say_without_split(record, len(stems), _held_out_sections(scene_dir))
         return flight
     if not training and not is_for_training(section):
-        log.warning("section %s is drawn around held-out photos, for there is no training photo: never train on it", section)
+        log.warning(
+            "section %s is drawn around held-out photos, for there is no training photo: never train on it", section
+        )
         return flight
     if not training:
         raise ValueError(f"{record if not split else '--split'}: no training photo is left to draw views around")
@@ -58,8 +60,8 @@ def training_cameras(
 def _refuse_contradiction(both: set[str], record: Path) -> None:
     if both:
         raise ValueError(
-            f"--split calls {_some(both)} training photos, but the split record {record} holds them out; training views around "
-            "them would show the test"
+            f"--split calls {_some(both)} training photos, but the split record {record} holds them out; training "
+            "views around them would show the test"
         )
 
 
@@ -71,15 +73,20 @@ def _recorded_training(stems: set[str], known: set[str], held_out: set[str], rec
 
 def _say_without_split(record: Path, count: int, present: list[Path]) -> None:
     if record.is_file():
-        log.warning("the split record %s names none of these %d photos: taken as another flight, all of them used", record, count)
+        log.warning(
+            "the split record %s names none of these %d photos: taken as another flight, all of them used",
+            record,
+            count,
+        )
         return
     if present:
         raise ValueError(
-            f"{present[0]} holds photos out, but there is no split record {record}: say by --split which photos are for training"
+            f"{present[0]} holds photos out, but there is no split record {record}: say by --split which photos are "
+            "for training"
         )
     log.warning(
-        "no --split and no split record %s: views are drawn around all %d photos, so none of them may be tested on (make the "
-        "photo sections first)",
+        "no --split and no split record %s: views are drawn around all %d photos, so none of them may be tested on "
+        "(make the photo sections first)",
         record, count,
     )  # fmt: skip
 

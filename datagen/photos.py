@@ -54,8 +54,8 @@ def check_photos(cameras: list[Camera], paths: dict[str, Path]) -> None:
             turned[header.orientation].append(camera.stem)
     for orientation, stems in sorted(turned.items()):
         log.warning(
-            "EXIF orientation %d in %d of %d photos (such as %s): the pixels are taken as stored, as COLMAP does; poses that "
-            "belong to the turned picture would be wrong",
+            "EXIF orientation %d in %d of %d photos (such as %s): the pixels are taken as stored, as COLMAP does; poses "
+            "that belong to the turned picture would be wrong",
             orientation, len(stems), len(cameras), stems[0],
         )  # fmt: skip
 
@@ -67,8 +67,8 @@ def _check_size(header: ImageHeader, camera: Camera, path: Path) -> None:
     message = f"photo {path} is {stored[0]} x {stored[1]} px, its camera says {expected[0]} x {expected[1]}"
     if header.is_turned_sideways and stored[::-1] == expected:
         message += (
-            f", which is its size after turning it by its EXIF orientation ({header.orientation}): cameras must belong to the "
-            "pixels as stored (COLMAP's convention); store the photos upright without the tag, or turn the cameras"
+            f", which is its size after turning it by its EXIF orientation ({header.orientation}): cameras must belong "
+            "to the pixels as stored (COLMAP's convention); store the photos upright without the tag, or turn the cameras"
         )
     raise ValueError(message)
 
@@ -125,7 +125,9 @@ def _lens_map(lens: Lens, width: int, height: int, fx_fy_cx_cy: tuple[float, flo
         map_HW2[row] = colmap.img_from_cam(rays_W3) - 0.5
     slack_px = 0.02 * max(width, height)
     if not ((map_HW2 > -slack_px) & (map_HW2 < np.array((width, height)) + slack_px)).all():
-        raise ValueError(f"lens {lens.model} {list(lens.parameters)} does not cover a pinhole image of {width} x {height} px")
+        raise ValueError(
+            f"lens {lens.model} {list(lens.parameters)} does not cover a pinhole image of {width} x {height} px"
+        )
     return map_HW2
 
 

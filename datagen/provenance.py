@@ -127,7 +127,12 @@ def inputs_of(args: argparse.Namespace, scene_dir: Path, cameras: list[Camera], 
     inputs = Inputs(cache_dir=scene_dir)
     for name, value in vars(args).items():
         paths = value if isinstance(value, (list, tuple)) else [value]
-        if name in _WITHOUT_EFFECT or name == "photos" or not paths or not all(isinstance(path, Path) for path in paths):
+        if (
+            name in _WITHOUT_EFFECT
+            or name == "photos"
+            or not paths
+            or not all(isinstance(path, Path) for path in paths)
+        ):
             continue
         if name in _RASTERS:
             inputs.add_raster(name, paths)
@@ -147,7 +152,11 @@ def inputs_of(args: argparse.Namespace, scene_dir: Path, cameras: list[Camera], 
 def _described(camera: Camera, *, whole: bool) -> list:
     """What counts of a camera: its pose, and with its photo the rest of it too."""
     described = [camera.stem, camera.world_from_cam_44.tolist()]
-    return [*described, camera.K_33.tolist(), camera.width, camera.height, camera.lens, camera.file] if whole else described
+    return (
+        [*described, camera.K_33.tolist(), camera.width, camera.height, camera.lens, camera.file]
+        if whole
+        else described
+    )
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -155,11 +164,14 @@ def settings_of(args: argparse.Namespace) -> dict:
     return {"command": args.command} | {
         name: plain(value)
         for name, value in sorted(vars(args).items())
-        if name not in _WITHOUT_EFFECT and not any(isinstance(v, Path) for v in (value if isinstance(value, list) else [value]))
+        if name not in _WITHOUT_EFFECT
+        and not any(isinstance(v, Path) for v in (value if isinstance(value, list) else [value]))
     }
 
 
-def section_record(settings: Mapping[str, Any], inputs: Mapping[str, dict], frame: Mapping[str, Any], **counts: int) -> dict:
+def section_record(
+    settings: Mapping[str, Any], inputs: Mapping[str, dict], frame: Mapping[str, Any], **counts: int
+) -> dict:
     """The record of a new section.
 
     Args:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     views.add_argument(
         "--split",
         nargs="+",
-        help="with --around: use only the training photos of this split (see `photos`; default: the split that `photos` recorded)",
+        help="with --around: use only the training photos of this split (see `photos`; default: the one that it recorded)",
     )
     views.add_argument(
         "--position_margin",
@@ -218,5 +218,7 @@ def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str
         return {args.section: stems}
     parts = sections.obeyed_split(record, stems, sections.LHS_SHARES, redraw=args.overwrite)
     if set(parts) != set(sections.LHS_SHARES):
-        raise ValueError(f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}")
+        raise ValueError(
+            f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}"
+        )
     return {f"{part}_sim": names for part, names in parts.items()}

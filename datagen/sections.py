@@ -1,8 +1,8 @@
-"""Sections on disk: samples, creation of several sections at once or not at all, splits and their records, the scene record.
+"""Sections on disk: samples, creation of several sections at once, splits and their records, the scene record.
 
-A run fills a hidden staging folder in the scene folder. When all is there, a commit file is written into it, and from then on
-the swap is finished, by the next run if this one is killed: first every old section leaves its place, then the files beside
-the sections are replaced, then the new ones come in. So old and new sections are never seen together.
+A run fills a hidden staging folder in the scene folder. When all is there, a commit file is written into it, and from
+then on the swap is finished, by the next run if this one is killed: first every old section leaves its place, then the
+files beside the sections are replaced, then the new ones come in. So old and new sections are never seen together.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def write_section(
 
 @dataclass(frozen=True)
 class Staged:
-    """What becomes the scene's when the block of `new_sections` ends: `staged[name]` is a section's folder, or a file's path."""
+    """What becomes the scene's when the block of `new_sections` ends: `staged[name]` is a section's or a file's path."""
 
     folder: Path
 
@@ -236,7 +236,9 @@ def _finish_interrupted(scene_dir: Path) -> None:
         if not _is_abandoned(folder):
             continue
         if (folder / _COMMIT).is_file():
-            log.info("finishing what an interrupted run had made: %s", ", ".join(read_json(folder / _COMMIT, "commit file")))
+            log.info(
+                "finishing what an interrupted run had made: %s", ", ".join(read_json(folder / _COMMIT, "commit file"))
+            )
             _take_places(scene_dir, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -73,7 +73,11 @@ def read_header(path: Path) -> ImageHeader:
         width, height = image.size
         header = ImageHeader(width, height, _orientation(image))
         # Pillow's size of a TIFF file is the turned one.
-        return replace(header, width=height, height=width) if image.format == "TIFF" and header.is_turned_sideways else header
+        return (
+            replace(header, width=height, height=width)
+            if image.format == "TIFF" and header.is_turned_sideways
+            else header
+        )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -140,7 +140,9 @@ def _write_sim_sections(
         for part, stems in parts.items():
             name = SIM_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
-            sections.write_section(staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name)
+            sections.write_section(
+                staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name
+            )
             _write_record(staged, name, made_with, inputs, scene, len(stems))
         _write_scene_files(settings, staged, "lhs", parts, scene)
 
@@ -182,7 +184,13 @@ def _flight_cameras(settings: DemoSettings, scene: GeoScene, ground: float) -> l
 
 
 def _write_pair_sections(
-    settings, scene_dir: Path, surveyed: GeoScene, geodata: dict[str, GeodataPaths], ground: float, workers: int, overwrite: bool
+    settings,
+    scene_dir: Path,
+    surveyed: GeoScene,
+    geodata: dict[str, GeodataPaths],
+    ground: float,
+    workers: int,
+    overwrite: bool,
 ) -> None:
     """The flight's sections: sim shows the surveyed world, real photographs the flown one; both carry sim's labels."""
     names = [name for pair in PAIR_SECTIONS.values() for name in pair]

@@ -99,7 +99,9 @@ def test_every_lens_is_undistorted(model):
     image, pinhole = photos.undistorted(photo, camera)
     assert pinhole.lens is None and image.shape == photo.shape and (pinhole.width, pinhole.height) == (320, 240)
     assert np.allclose(pinhole.K_33, photos.pinhole_camera(camera).K_33)
-    assert pinhole.K_33[0, 0] / pinhole.K_33[1, 1] == pytest.approx(camera.K_33[0, 0] / camera.K_33[1, 1]), "zoomed evenly"
+    assert pinhole.K_33[0, 0] / pinhole.K_33[1, 1] == pytest.approx(camera.K_33[0, 0] / camera.K_33[1, 1]), (
+        "zoomed evenly"
+    )
     x = (np.arange(pinhole.width) + 0.5 - pinhole.K_33[0, 2]) / pinhole.K_33[0, 0]
     y = (np.arange(pinhole.height) + 0.5 - pinhole.K_33[1, 2]) / pinhole.K_33[1, 1]
     difference = np.abs(image.astype(int) - ray_colour(*np.meshgrid(x, y))).max(-1)
@@ -110,8 +112,19 @@ def test_every_lens_is_undistorted(model):
 def test_opencv_coefficients_of_a_cameras_json_mean_what_opencv_means():
     """The lens of `distortion` bends points as cv2.projectPoints does."""
     points_N3 = np.random.default_rng(0).uniform((-0.4, -0.3, 1), (0.4, 0.3, 1), (50, 3))
-    for coefficients in ([-0.1], [-0.12, 0.03, 0.001, -0.002], [0.1, 0.02, 0.001, -0.002, 0.03], [0.1, 0.2, 0, 0, 0.1, 0.3, 0.2, 0.1]):
-        entry = {"file": "a.jpg", "width": 320, "height": 240, "focal_length_px": [300, 310], "principal_point_px": [155, 125]}
+    for coefficients in (
+        [-0.1],
+        [-0.12, 0.03, 0.001, -0.002],
+        [0.1, 0.02, 0.001, -0.002, 0.03],
+        [0.1, 0.2, 0, 0, 0.1, 0.3, 0.2, 0.1],
+    ):
+        entry = {
+            "file": "a.jpg",
+            "width": 320,
+            "height": 240,
+            "focal_length_px": [300, 310],
+            "principal_point_px": [155, 125],
+        }
         camera = _json_camera({**entry, "distortion": coefficients}, "a", np.eye(4))
         padded = np.array(coefficients + [0.0] * (4 - len(coefficients)))
         expected, _ = cv2.projectPoints(points_N3, np.zeros(3), np.zeros(3), camera.K_33, padded)
@@ -214,6 +227,7 @@ def test_bad_photo_input(flight, hills, tmp_path, capsys):
     refused("two photos are called 'p_00'")
     cameras(photos=original["photos"] + [{**original["photos"][0], "file": "more/P_00.png"}])
     refused("photo 'more/P_00.png' of the cameras file is not in")
+    refused("P_00.png is the one of two cameras", "--photos", str(flight / "photos"))
     cameras(photos=[{**original["photos"][0], "file": "photos/.P_00.png"}])
     refused("photo 'photos/.P_00.png' has a hidden name")
     cameras(distortion=[0.1] * 12)
@@ -272,7 +286,9 @@ def write_text_model(folder, cameras: str, *names: str):
 
 
 def test_colmap_text_model(tmp_path):
-    write_text_model(tmp_path, "1 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n2 PINHOLE 320 200 500 510 161 99\n", "b.jpg", "a.jpg")
+    write_text_model(
+        tmp_path, "1 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n2 PINHOLE 320 200 500 510 161 99\n", "b.jpg", "a.jpg"
+    )
     first, second = read_colmap(tmp_path)
     assert (first.stem, second.stem) == ("a", "b")
     assert first.lens is None and second.lens == Lens("SIMPLE_RADIAL", (500, 320, 240, -0.1))
@@ -280,7 +296,9 @@ def test_colmap_text_model(tmp_path):
     assert first.K_33[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == [500, 510, 161, 99]
     assert np.allclose(first.world_from_cam_44[:3, :3], np.diag([1, -1, -1])) and first.world_from_cam_44[2, 3] == 5
     assert first.world_from_cam_44[0, 3] == -2
-    write_text_model(tmp_path, "1 OPENCV 640 480 500 500 320 240 0 0 0 0\n2 SIMPLE_FISHEYE 640 480 500 320 240\n", "b.jpg", "a.jpg")
+    write_text_model(
+        tmp_path, "1 OPENCV 640 480 500 500 320 240 0 0 0 0\n2 SIMPLE_FISHEYE 640 480 500 320 240\n", "b.jpg", "a.jpg"
+    )
     fisheye, straight = read_colmap(tmp_path)
     assert straight.lens is None and fisheye.lens.model == "SIMPLE_FISHEYE", "a fisheye bends without any coefficient"
     write_text_model(tmp_path, "1 EQUIRECTANGULAR 640 320 640 320\n", "b.jpg")
@@ -318,7 +336,11 @@ def test_one_file_name_in_several_folders():
     assert unique_stems(["a/x.JPG", "b/y.JPG"]) == ["x", "y"]
     assert unique_stems(["all/f1/x.JPG", "all/f2/x.JPG", "all/f2/y.JPG"]) == ["f1_x", "f2_x", "y"]
     assert unique_stems(["../f1/x.JPG", "../f2/x.JPG", "/f2/z/x.JPG"]) == ["f1_x", "f2_x", "f2_z_x"]
-    for clash in (["f1/x.JPG", "f1/x.png"], ["x.JPG", "X.JPG"], ["a/b_c.jpg", "a_b/c.jpg", "c.jpg", "b_c.jpg", "a/b/c.jpg"]):
+    for clash in (
+        ["f1/x.JPG", "f1/x.png"],
+        ["x.JPG", "X.JPG"],
+        ["a/b_c.jpg", "a_b/c.jpg", "c.jpg", "b_c.jpg", "a/b/c.jpg"],
+    ):
         with pytest.raises(ValueError, match="two photos are called"):
             unique_stems(clash)
 

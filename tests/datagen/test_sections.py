@@ -36,7 +36,8 @@ def test_split_covers_everything_once(count):
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(3, (1, 1, 1)), (4, (1, 1, 2)), (5, (2, 1, 2)), (9, (3, 1, 5)), (10, (4, 1, 5)), (20, (8, 2, 10))]
+    ("count", "sizes"),
+    [(3, (1, 1, 1)), (4, (1, 1, 2)), (5, (2, 1, 2)), (9, (3, 1, 5)), (10, (4, 1, 5)), (20, (8, 2, 10))],
 )
 def test_few_photos_leave_no_part_empty(count, sizes):
     parts = sections.split_stems(stems(count), sections.FLIGHT_SHARES)

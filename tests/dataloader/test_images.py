@@ -84,7 +84,15 @@ def test_cmyk_palette_and_alpha_become_rgb(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "tail"),
-    [(".png", "cut"), (".png", "zeros"), (".jpg", "cut"), (".jpg", "zeros"), (".tif", "cut"), (".tif", "zeros"), (".webp", "cut")],
+    [
+        (".png", "cut"),
+        (".png", "zeros"),
+        (".jpg", "cut"),
+        (".jpg", "zeros"),
+        (".tif", "cut"),
+        (".tif", "zeros"),
+        (".webp", "cut"),
+    ],
 )
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
