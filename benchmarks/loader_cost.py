@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cost of a prepared training batch against decoding its PNG files alone, measured in turns in one run.
 
-    python benchmarks/loader_cost.py [--section DIR] [--height 480] [--batch_size 4] [--rounds 20]
+    python benchmarks/loader_cost.py [--section DIR] [--height 480] [--batch_size 4] [--rounds 20] [--stride 1]
 
 Decode, resize, jitter, scale, rotation, normalisation and label resampling together should cost no more than twice the
 decoding. Without --section a section of 720 x 480 images with natural noise is made in a temporary folder.
@@ -21,12 +21,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from dataloader.images import decode_image  # noqa: E402
-from dataloader.prepare import AugmentationOptions, collate, prepare_for_training  # noqa: E402
+from dataloader.augmentation import AugmentationOptions, draw_augmentation  # noqa: E402
+from dataloader.prepare import collate, prepare_for_training  # noqa: E402
 from dataloader.preprocessing import Preprocessing  # noqa: E402
 from dataloader.section import SectionDataset  # noqa: E402
 
 
-def make_section(folder: Path, count: int) -> Path:
+def make_section(folder: Path, count: int, stride: int) -> Path:
     """Images with the compressibility of photos: a smooth picture plus sensor noise."""
     import cv2
 
@@ -41,7 +42,7 @@ def make_section(folder: Path, count: int) -> Path:
         pose[2, 3] = 100
         np.savetxt(folder / "poses" / f"{index}.txt", pose)
         (folder / "calibration" / f"{index}.txt").write_text("480\n")
-        torch.save(torch.zeros(3, 60, 90), folder / "init" / f"{index}.dat")
+        torch.save(torch.zeros(3, 480 // stride, 720 // stride), folder / "init" / f"{index}.dat")
     return folder
 
 
@@ -51,12 +52,14 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--stride", type=int, choices=(8, 1), default=8, help="1: full-size labels")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        section = args.section or make_section(Path(temporary) / "section", args.batch_size)
+        section = args.section or make_section(Path(temporary) / "section", args.batch_size, args.stride)
         dataset = SectionDataset([section], "coord", args.height)
         indices = list(range(min(args.batch_size, len(dataset))))
+        options = AugmentationOptions()
         decode_s, whole_s = [], []
         for round_index in range(args.rounds + 1):
             start = time.perf_counter()
@@ -64,8 +67,8 @@ def main() -> None:
                 decode_image(dataset.files[i].image)
             middle = time.perf_counter()
             raw = collate(dataset.__getitems__(indices)).to(args.device)
-            generator = torch.Generator().manual_seed(round_index)
-            prepare_for_training(raw, Preprocessing(args.height), "coord", AugmentationOptions(), generator)
+            draws = draw_augmentation(options, seed=0, epoch=0, images_seen=round_index, indices=raw.indices)
+            prepare_for_training(raw, Preprocessing(args.height), "coord", options, draws, args.stride)
             if args.device.startswith("cuda"):
                 torch.cuda.synchronize()
             end = time.perf_counter()

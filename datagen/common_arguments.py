@@ -8,8 +8,10 @@ import os
 import re
 from pathlib import Path
 
+from datagen.mosaic import tile_paths
 from datagen.scene import GeoScene
 from datagen.sections import check_frame, read_scene_record
+from datagen.vertical import UNITS
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +53,38 @@ def code_replacement(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW with LAS codes") from None
 
 
+class Tiles(argparse.Action):
+    """Stores the files of a layer: one path as it is and several as a list; a folder stands for the GeoTIFFs in it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            paths = tile_paths(values, option_string)
+        except (ValueError, OSError) as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, paths[0] if len(paths) == 1 else paths)
+
+
 def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     """Geodata, scene name and output."""
-    geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS)")
-    geodata.add_argument("--surface", type=Path, required=True, help="surface model, heights in metres")
-    geodata.add_argument("--ortho", type=Path, required=True, help="orthophoto, 8 bits per channel")
+    geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS; each a file, a folder of tiles, or several of either)")
+    geodata.add_argument("--surface", type=Path, nargs="+", action=Tiles, required=True, help="surface model")
     geodata.add_argument(
-        "--landcover", type=Path, help="land cover, LAS codes; without it all ground is unclassified (1)"
+        "--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel"
+    )
+    geodata.add_argument(
+        "--landcover",
+        type=Path,
+        nargs="+",
+        action=Tiles,
+        help="land cover, LAS codes; without it all ground is unclassified (1)",
+    )
+    geodata.add_argument(
+        "--crs", help="CRS of files that declare none: EPSG:CODE, or local for a frame of its own in metres"
+    )
+    geodata.add_argument(
+        "--height_unit",
+        choices=UNITS,
+        help="unit of the surface model's heights (default: what the file declares, else metres)",
     )
     geodata.add_argument(
         "--landcover_codes",
@@ -100,17 +127,16 @@ def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
     record = read_scene_record(scene_dir) or {}
     origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
     scene = GeoScene.open(
-        args.surface, args.ortho, args.landcover, origin_xyz=origin_xyz, landcover_codes=dict(args.landcover_codes)
+        args.surface,
+        args.ortho,
+        args.landcover,
+        origin_xyz=origin_xyz,
+        landcover_codes=dict(args.landcover_codes),
+        declared_crs=args.crs,
+        height_unit=args.height_unit,
     )
     check_frame(record, scene, scene_dir)
-    log.info(
-        "scene: %d x %d surface cells of %.3g m, orthophoto pixels of %.3g m, origin %s",
-        scene.grid.cols,
-        scene.grid.rows,
-        scene.grid.step_x,
-        scene.ortho_grid.step_x,
-        list(scene.origin_xyz),
-    )
+    log.info("geodata: %s; origin %s", scene.assumptions, list(scene.origin_xyz))
     return scene
 
 

@@ -1,28 +1,28 @@
-"""GeoTIFF reading: surface model, orthophoto and land cover brought onto one metric, north-up frame."""
+"""GeoTIFF reading: one file brought onto a metric, north-up grid, whatever its CRS, orientation and tags."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform, transform, transform_bounds
+from rasterio.warp import reproject, transform, transform_bounds
 from rasterio.windows import Window
 
-log = logging.getLogger(__name__)
+from datagen import frames, nodata
+from datagen.vertical import Vertical, vertical_of
 
-# Undeclared nodata: black patches at least this wide (pixels) count as missing, dilated by the JPEG fringe.
-_BLACK_PATCH_PX = 9
-_BLACK_FRINGE_PX = 3
-
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_INFRARED = ("nir", "infrared")
+# Cells around the part of a grid that a tile covers: its bounds in another CRS are approximate.
+MARGIN_CELLS = 2
 
 @dataclass(frozen=True)
 class Grid:
@@ -47,6 +47,22 @@ class Grid:
     def shifted(self, dx: float, dy: float) -> Grid:
         return Grid(self.left + dx, self.top + dy, self.step_x, self.step_y, self.rows, self.cols)
 
+    def part(self, first_row: int, first_col: int, rows: int, cols: int) -> Grid:
+        """Some of the cells, counted from the north-west corner."""
+        left, top = self.left + first_col * self.step_x, self.top - first_row * self.step_y
+        return Grid(left, top, self.step_x, self.step_y, rows, cols)
+
+    def cells_within(self, bounds: tuple[float, float, float, float], margin: int) -> tuple[slice, slice]:
+        """Rows and columns that bounds (left, bottom, right, top) touch, with a margin of cells; may be empty."""
+        left, bottom, right, top = bounds
+        first_c, last_c = np.floor(self.columns(left)) - margin, np.ceil(self.columns(right)) + margin
+        first_r, last_r = np.floor(self.rows_of(top)) - margin, np.ceil(self.rows_of(bottom)) + margin
+        (first_c, last_c), (first_r, last_r) = (
+            np.clip([first_c, last_c], 0, self.cols).astype(int),
+            np.clip([first_r, last_r], 0, self.rows).astype(int),
+        )
+        return slice(int(first_r), int(last_r)), slice(int(first_c), int(last_c))
+
     def columns(self, x):
         """Continuous column of easting x."""
         return (x - self.left) / self.step_x
@@ -56,9 +72,101 @@ class Grid:
         return (self.top - y) / self.step_y
 
 
-def open_raster(path: Path, what: str) -> rasterio.DatasetReader:
+@dataclass(frozen=True)
+class Tile:
+    """An open raster. Attributes: crs: the horizontal part of its CRS, or the one that the user gave. what: its role."""
+
+    dataset: rasterio.DatasetReader
+    crs: CRS
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.dataset.name}"
+
+    @property
+    def upright(self) -> Grid | None:
+        """The tile's own cells as a north-up grid in its own CRS; None when it is rotated or sheared."""
+        t = self.dataset.transform
+        if t.b != 0 or t.d != 0:
+            return None
+        left, top = min(t.c, t.c + t.a * self.dataset.width), max(t.f, t.f + t.e * self.dataset.height)
+        return Grid(left, top, abs(t.a), abs(t.e), self.dataset.height, self.dataset.width)
+
+    @property
+    def flips(self) -> tuple[slice, slice]:
+        """What turns the stored rows and columns into those of `upright`."""
+        t = self.dataset.transform
+        return slice(None, None, -1 if t.e > 0 else 1), slice(None, None, -1 if t.a < 0 else 1)
+
+    @property
+    def centre_xy(self) -> tuple[float, float]:
+        """Centre of the tile in its own CRS."""
+        return self._position(self.dataset.width / 2, self.dataset.height / 2)
+
+    def _position(self, column: float, row: float) -> tuple[float, float]:
+        t = self.dataset.transform
+        return t.a * column + t.b * row + t.c, t.d * column + t.e * row + t.f
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether the file itself says what is missing: nodata, a mask, or a true alpha band."""
+        flags = self.dataset.mask_flag_enums[0]
+        return self.dataset.nodata is not None or (
+            MaskFlags.per_dataset in flags and not self.false_alpha
+        )
+
+    @cached_property
+    def false_alpha(self) -> bool:
+        """Whether a band is tagged alpha and holds picture content."""
+        band = nodata.alpha_band(self.dataset)
+        return band is not None and not nodata.is_alpha(self.dataset, band)
+
+    def in_frame(self, crs: CRS) -> Tile:
+        """The tile as one of a scene in crs.
+
+        Raises:
+            ValueError: one is in a local CRS and the other is not.
+        """
+        if frames.is_local(self.crs) != frames.is_local(crs):
+            raise ValueError(
+                f"{self} is in {frames.label(self.crs)}, the scene in {frames.label(crs)}: "
+                "a local CRS cannot be converted to another; bring both into one"
+            )
+        # Programs name their local frames as they like; two of one scene are the same.
+        return replace(self, crs=crs) if frames.is_local(crs) else self
+
+    def bounds_in(self, crs: CRS) -> tuple[float, float, float, float]:
+        """left, bottom, right, top of the tile's outline in crs."""
+        width, height = self.dataset.width, self.dataset.height
+        x, y = zip(*(self._position(c, r) for c in (0, width) for r in (0, height)), strict=True)
+        own = min(x), min(y), max(x), max(y)
+        return own if self.crs == crs else transform_bounds(self.crs, crs, *own)
+
+    def native_grid(self, crs: CRS) -> Grid:
+        """The tile's own cells where they are north-up in crs, else the grid GDAL proposes for warping it there."""
+        if self.crs == crs and self.upright is not None:
+            return self.upright
+        with WarpedVRT(self.dataset, src_crs=self.crs, crs=crs) as warped:
+            t = warped.transform
+            return Grid(t.c, t.f, t.a, -t.e, warped.height, warped.width)
+
+    def offset(self, crs: CRS, grid: Grid) -> tuple[int, int] | None:
+        """Row and column of `upright` where the grid begins, None when the tile has to be resampled."""
+        own = self.upright
+        if self.crs != crs or own is None:
+            return None
+        shift_c, shift_r = own.columns(grid.left), own.rows_of(grid.top)
+        whole = np.allclose([own.step_x, own.step_y], [grid.step_x, grid.step_y], rtol=1e-9) and np.allclose(
+            [shift_c, shift_r], np.round([shift_c, shift_r]), atol=1e-3
+        )
+        return (round(shift_r), round(shift_c)) if whole else None
+
+
+def open_tile(path: Path, what: str, declared_crs: CRS | None = None) -> Tile:
     """Opens a georeferenced raster.
 
+    Args:
+        declared_crs: CRS of files that have none.
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a raster, or without CRS or geotransform.
@@ -67,153 +175,200 @@ def open_raster(path: Path, what: str) -> rasterio.DatasetReader:
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path}: no such file")
     try:
-        raster = rasterio.open(path)
+        dataset = rasterio.open(path)
     except RasterioError as error:
         raise ValueError(f"{what} {path}: not a readable raster ({error})") from error
-    if raster.crs is None:
-        raise ValueError(
-            f"{what} {path}: the raster has no coordinate reference system (set one with gdal_edit.py -a_srs)"
+    crs = declared_crs if dataset.crs is None else frames.horizontal(dataset.crs)
+    problem = None
+    if crs is None:
+        problem = (
+            "the raster has no coordinate reference system (say it with --crs, such as --crs EPSG:2056, or --crs local "
+            "for metres in a frame of its own; or set it with gdal_edit.py -a_srs)"
         )
-    if raster.transform == Affine.identity():
-        raise ValueError(f"{what} {path}: the raster has no geotransform")
-    return raster
-
-
-def metric_crs(raster: rasterio.DatasetReader) -> CRS:
-    """The raster's own CRS when it is projected in metres, else the UTM zone (WGS 84) of the raster's centre."""
-    crs = raster.crs
-    if crs.is_projected and abs(crs.linear_units_factor[1] - 1) < 1e-9:
-        return crs
-    left, bottom, right, top = transform_bounds(crs, CRS.from_epsg(4326), *raster.bounds)
-    lon, lat = (left + right) / 2, (bottom + top) / 2
-    zone = int((lon + 180) // 6) % 60 + 1
-    chosen = CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
-    log.info("%s is not in metres (%s); working in %s", raster.name, crs, chosen)
-    return chosen
-
-
-def _is_north_up(transform_: Affine) -> bool:
-    return transform_.b == 0 and transform_.d == 0 and transform_.a > 0 and transform_.e < 0
-
-
-def native_grid(raster: rasterio.DatasetReader, crs: CRS) -> Grid:
-    """The raster's own grid if it is north-up in crs, else the grid GDAL proposes for warping it there."""
-    if raster.crs == crs and _is_north_up(raster.transform):
-        t = raster.transform
-        return Grid(t.c, t.f, t.a, -t.e, raster.height, raster.width)
-    t, cols, rows = calculate_default_transform(raster.crs, crs, raster.width, raster.height, *raster.bounds)
-    return Grid(t.c, t.f, t.a, -t.e, rows, cols)
+    elif dataset.transform == Affine.identity():
+        problem = "the raster has no geotransform"
+    if problem:
+        dataset.close()
+        raise ValueError(f"{what} {path}: {problem}")
+    return Tile(dataset, crs, what)
 
 
 def read_on_grid(
-    raster: rasterio.DatasetReader, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
+    tile: Tile, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads bands onto a grid.
 
     Returns:
-        (values [bands, rows, cols], valid [rows, cols] bool): not valid is outside the raster and its nodata.
+        (values [bands, rows, cols], valid [rows, cols] bool): not valid is outside the tile and its nodata.
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        return _read_on_grid(raster, crs, grid, resampling, bands)
+        offset = tile.offset(crs, grid)
+        if offset is not None:
+            return _read_window(tile, *offset, grid, bands)
+        if tile.false_alpha:
+            return _read_unmasked(tile, crs, grid, resampling, bands)
+        target = {"crs": crs, "transform": grid.transform, "width": grid.cols, "height": grid.rows}
+        # An alpha band tells covered from uncovered pixels where the file declares neither nodata nor a mask.
+        add_alpha = tile.dataset.nodata is None and nodata.alpha_band(tile.dataset) is None
+        with WarpedVRT(
+            tile.dataset, src_crs=tile.crs, add_alpha=add_alpha, resampling=resampling, **target
+        ) as warped:
+            return warped.read(bands), warped.dataset_mask() != 0
     except RasterioError as error:
-        raise ValueError(f"{raster.name}: cannot be read, is it truncated? ({error})") from error
+        raise ValueError(f"{tile}: cannot be read, is it truncated? ({error})") from error
 
 
-def _read_on_grid(
-    raster, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    own = native_grid(raster, crs)
-    shift_c, shift_r = own.columns(grid.left), own.rows_of(grid.top)
-    aligned = (
-        raster.crs == crs
-        and _is_north_up(raster.transform)
-        and np.allclose([own.step_x, own.step_y], [grid.step_x, grid.step_y], rtol=1e-9)
-        and np.allclose([shift_c, shift_r], np.round([shift_c, shift_r]), atol=1e-3)
-    )
-    if aligned:
-        return _read_window(raster, round(shift_c), round(shift_r), grid, bands)
-    options = dict(crs=crs, transform=grid.transform, width=grid.cols, height=grid.rows, resampling=resampling)
-    # An alpha band tells covered from uncovered pixels where the file declares neither nodata nor a mask.
-    with WarpedVRT(raster, add_alpha=raster.nodata is None and not _has_alpha(raster), **options) as warped:
-        return warped.read(bands), warped.dataset_mask() != 0
-
-
-def _read_window(raster, column: int, row: int, grid: Grid, bands: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of the raster from (row, column) on, zero and not valid where the raster has none."""
-    first_c, last_c = np.clip([column, column + grid.cols], 0, raster.width)
-    first_r, last_r = np.clip([row, row + grid.rows], 0, raster.height)
-    values = np.zeros((len(bands), grid.rows, grid.cols), raster.dtypes[bands[0] - 1])
+def _read_window(tile: Tile, row: int, column: int, grid: Grid, bands: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of the upright tile from (row, column) on, zero and not valid where it has none."""
+    height, width = tile.dataset.height, tile.dataset.width
+    first_c, last_c = np.clip([column, column + grid.cols], 0, width)
+    first_r, last_r = np.clip([row, row + grid.rows], 0, height)
+    values = np.zeros((len(bands), grid.rows, grid.cols), tile.dataset.dtypes[bands[0] - 1])
     valid = np.zeros((grid.rows, grid.cols), bool)
-    window = Window(first_c, first_r, last_c - first_c, last_r - first_r)
+    flip_r, flip_c = tile.flips
+    window = Window(
+        first_c if flip_c.step == 1 else width - last_c,
+        first_r if flip_r.step == 1 else height - last_r,
+        last_c - first_c,
+        last_r - first_r,
+    )
     target = (slice(first_r - row, last_r - row), slice(first_c - column, last_c - column))
-    values[(slice(None), *target)] = raster.read(bands, window=window)
-    valid[target] = raster.dataset_mask(window=window) != 0
+    values[(slice(None), *target)] = tile.dataset.read(bands, window=window)[:, flip_r, flip_c]
+    mask = True if tile.false_alpha else (tile.dataset.dataset_mask(window=window) != 0)[flip_r, flip_c]
+    valid[target] = mask
     return values, valid
 
 
-def _has_alpha(raster: rasterio.DatasetReader) -> bool:
-    return ColorInterp.alpha in raster.colorinterp
+def _read_unmasked(
+    tile: Tile, crs: CRS, grid: Grid, resampling: Resampling, bands: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads by way of memory, so that GDAL does not see the band that is tagged alpha and is none."""
+    source = {"src_transform": tile.dataset.transform, "src_crs": tile.crs}
+    target = {"dst_transform": grid.transform, "dst_crs": crs}
+    stored = tile.dataset.read(bands)
+    values = np.zeros((len(bands), grid.rows, grid.cols), stored.dtype)
+    reproject(stored, values, resampling=resampling, **source, **target)
+    covered = np.zeros((grid.rows, grid.cols), np.uint8)
+    reproject(np.ones(stored.shape[1:], np.uint8), covered, resampling=Resampling.nearest, **source, **target)
+    return values, covered > 0
 
 
-def read_heights(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> np.ndarray:
-    """Heights float32 [rows, cols], NaN where there is no surface."""
-    values, valid = read_on_grid(raster, crs, grid, Resampling.bilinear, [1])
-    heights = values[0].astype(np.float32)
-    return np.where(valid & np.isfinite(heights), heights, np.float32(np.nan))
+def read_heights(tile: Tile, crs: CRS, grid: Grid, vertical: Vertical) -> tuple[np.ndarray, list[float]]:
+    """Heights in metres, float32 [rows, cols], NaN where there is no surface, and the fill values nobody declared.
+
+    The whole tile is cleaned before it is resampled, so that no fill value leaks into its neighbours.
+    """
+    try:
+        heights, fills = _clean_heights(tile, vertical)
+    except RasterioError as error:
+        raise ValueError(f"{tile}: cannot be read, is it truncated? ({error})") from error
+    out = np.full((grid.rows, grid.cols), np.nan, np.float32)
+    offset = tile.offset(crs, grid)
+    if offset is None:
+        # The nodata of reproject is NaN on both sides: float32 has one, whatever the file's type.
+        reproject(
+            heights,
+            out,
+            src_transform=tile.dataset.transform,
+            src_crs=tile.crs,
+            src_nodata=np.nan,
+            dst_transform=grid.transform,
+            dst_crs=crs,
+            dst_nodata=np.nan,
+            resampling=Resampling.bilinear,
+        )
+        return out, fills
+    row, column = offset
+    first_c, last_c = np.clip([column, column + grid.cols], 0, heights.shape[1])
+    first_r, last_r = np.clip([row, row + grid.rows], 0, heights.shape[0])
+    upright = heights[tile.flips]
+    out[first_r - row : last_r - row, first_c - column : last_c - column] = upright[first_r:last_r, first_c:last_c]
+    return out, fills
 
 
-def read_colour(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Colour uint8 [rows, cols, 3] and valid [rows, cols]. One band is grey; bands above three are ignored.
+def _clean_heights(tile: Tile, vertical: Vertical) -> tuple[np.ndarray, list[float]]:
+    dataset = tile.dataset
+    raw = dataset.read(1)
+    if np.iscomplexobj(raw):
+        raise ValueError(f"{tile}: complex numbers are no heights")
+    scale, offset = dataset.scales[0] * vertical.metres_per_unit, dataset.offsets[0] * vertical.metres_per_unit
+    # In double precision, and with no warning for the ends of the number range that some files use as nodata.
+    with np.errstate(over="ignore", invalid="ignore"):
+        heights = (raw.astype(np.float64) * scale + offset).astype(np.float32)
+    missing, fills = nodata.missing_heights(raw, heights, dataset.read_masks(1) != 0, declared=tile.masked)
+    heights[missing] = np.nan
+    return heights, fills
+
+
+def vertical_of_tile(tile: Tile, unit: str | None) -> Vertical:
+    """Unit and datum of a surface model's heights, see `vertical.vertical_of`."""
+    return vertical_of(tile.dataset, tile.dataset.crs or tile.crs, unit, str(tile))
+
+
+def colour_bands(tile: Tile) -> tuple[list[int], str]:
+    """Bands of red, green, blue (three, or one for grey) and a remark where they are not the first ones as tagged.
 
     Raises:
         ValueError: not 8 bits per channel, or palette colours.
     """
-    if raster.dtypes[0] != "uint8":
-        raise ValueError(
-            f"orthophoto {raster.name}: {raster.dtypes[0]} channels; convert to 8 bits (gdal_translate -ot Byte -scale)"
-        )
-    if raster.colorinterp[0] == ColorInterp.palette:
-        raise ValueError(f"orthophoto {raster.name}: palette colours; expand them (gdal_translate -expand rgb)")
-    bands = [1, 2, 3] if raster.count >= 3 else [1, 1, 1]
-    # The VRT cannot hand out one band three times.
-    values, valid = read_on_grid(raster, crs, grid, Resampling.cubic, sorted(set(bands)))
+    dataset, tags = tile.dataset, tile.dataset.colorinterp
+    if dataset.dtypes[0] != "uint8":
+        raise ValueError(f"{tile}: {dataset.dtypes[0]} channels; convert to 8 bits (gdal_translate -ot Byte -scale)")
+    if tags[0] == ColorInterp.palette:
+        raise ValueError(f"{tile}: palette colours; expand them (gdal_translate -expand rgb)")
+    described = [(text or "").strip().lower() for text in dataset.descriptions]
+    picture = [number for number, tag in enumerate(tags, 1) if tag != ColorInterp.alpha or tile.false_alpha]
+    names = [colour.name for colour in _COLOURS]
+    remarks = []
+    # Names are written on purpose, colour tags often by default.
+    if all(name in described for name in names):
+        bands = [described.index(name) + 1 for name in names]
+    elif all(colour in tags for colour in _COLOURS):
+        bands = [tags.index(colour) + 1 for colour in _COLOURS]
+    elif len(picture) < 3:
+        bands, remarks = picture[:1], ["grey"]
+    else:
+        bands, remarks = picture[:3], [f"bands {picture[:3]} taken as red, green, blue (not tagged)"]
+    if not remarks and bands != [1, 2, 3]:
+        remarks.append(f"red, green, blue are bands {bands}")
+    remarks += [
+        f"band {band} shown as a colour is {described[band - 1] or tags[band - 1].name}"
+        for band in bands
+        if any(word in described[band - 1] for word in _INFRARED) or tags[band - 1].name in _INFRARED
+    ]
+    if tile.false_alpha:
+        remarks.append("the band tagged alpha holds picture content and is ignored")
+    return bands, "; ".join(remarks)
+
+
+def read_colour(tile: Tile, crs: CRS, grid: Grid, bands: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colour uint8 [rows, cols, 3], valid [rows, cols], and which of the not valid pixels are a white collar.
+
+    Args:
+        bands: three, or one for grey (`colour_bands`).
+    """
+    # The VRT cannot hand out one band three times, nor bands in any order.
+    stored = sorted(set(bands))
+    values, valid = read_on_grid(tile, crs, grid, Resampling.cubic, stored)
+    values = values[[stored.index(band) for band in bands]]
     colour = np.ascontiguousarray(np.broadcast_to(values, (3, grid.rows, grid.cols)).transpose(1, 2, 0))
-    declared = raster.nodata is not None or _has_alpha(raster)
-    return colour, valid if declared else valid & ~_black_patches(colour)
+    if tile.masked:
+        return colour, valid, np.zeros_like(valid)
+    white = valid & nodata.white_collar(colour, valid)
+    return colour, valid & ~white & ~nodata.black_patches(colour), white
 
 
-def _black_patches(colour_HW3: np.ndarray) -> np.ndarray:
-    """Where an orthophoto without declared nodata is a solid black patch, [rows, cols] bool."""
-    black = (colour_HW3.max(axis=2) == 0).astype(np.uint8)
-    if not black.any():
-        return black.astype(bool)
-    patch = cv2.morphologyEx(
-        black, cv2.MORPH_OPEN, np.ones((_BLACK_PATCH_PX, _BLACK_PATCH_PX), np.uint8), borderType=cv2.BORDER_REPLICATE
-    )
-    size = 2 * _BLACK_FRINGE_PX + 1
-    return cv2.dilate(patch, np.ones((size, size), np.uint8)) > 0
-
-
-def read_codes(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> np.ndarray:
-    """LAS codes uint8 [rows, cols]; unclassified (1) where the raster says nodata, 0, or ends."""
-    if not np.issubdtype(np.dtype(raster.dtypes[0]), np.integer):
-        raise ValueError(f"land cover {raster.name}: expected integer LAS codes, found {raster.dtypes[0]}")
-    values, valid = read_on_grid(raster, crs, grid, Resampling.nearest, [1])
-    codes = np.where(valid, values[0], 0)
-    return np.where(codes == 0, 1, codes).astype(np.int64)
-
-
-def overlap_fraction(raster: rasterio.DatasetReader, crs: CRS, grid: Grid) -> float:
-    """Share of the grid's area that the raster's bounding box covers."""
-    left, bottom, right, top = transform_bounds(raster.crs, crs, *raster.bounds)
-    gl, gb, gr, gt = grid.bounds
-    width, height = min(right, gr) - max(left, gl), min(top, gt) - max(bottom, gb)
-    return max(width, 0.0) * max(height, 0.0) / ((gr - gl) * (gt - gb))
+def read_codes(tile: Tile, crs: CRS, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """LAS codes as stored [rows, cols] and valid: not valid where the tile says nodata, 0, or ends."""
+    if not np.issubdtype(np.dtype(tile.dataset.dtypes[0]), np.integer):
+        raise ValueError(f"{tile}: expected integer LAS codes, found {tile.dataset.dtypes[0]}")
+    values, valid = read_on_grid(tile, crs, grid, Resampling.nearest, [1])
+    return values[0].astype(np.int64), valid & (values[0] != 0)
 
 
 def to_crs(lon: np.ndarray, lat: np.ndarray, crs: CRS) -> tuple[np.ndarray, np.ndarray]:
     """WGS 84 longitude and latitude (deg) to x, y in crs."""
-    x, y = transform(CRS.from_epsg(4326), crs, np.atleast_1d(lon).tolist(), np.atleast_1d(lat).tolist())
+    x, y = transform(frames.WGS84, crs, np.atleast_1d(lon).tolist(), np.atleast_1d(lat).tolist())
     return np.asarray(x), np.asarray(y)

@@ -30,7 +30,6 @@ def height_mesh(x_c: np.ndarray, y_r: np.ndarray, heights_rc: np.ndarray) -> tup
         (vertices float32 [V, 3], triangles int32 [F, 3]), counter-clockwise seen from above. Each quad is cut along the
         diagonal with the smaller height difference, and a quad with three nodes gives one triangle.
     """
-    rows, cols = heights_rc.shape
     finite = np.isfinite(heights_rc)
     node = np.full(heights_rc.shape, -1, np.int32)
     node[finite] = np.arange(finite.sum(), dtype=np.int32)

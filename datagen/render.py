@@ -43,6 +43,15 @@ class View:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """Shares of a view's cells: that see the surface; where the orthophoto shows it; that see it from below."""
+
+    surface: float
+    picture: float
+    underside: float
+
+
+@dataclass(frozen=True)
 class Backdrop:
     """What rays below the horizon show that leave the data: the orthophoto from elsewhere, turned and mirrored.
 
@@ -71,10 +80,21 @@ class Renderer:
         self.scene, self.label_stride = scene, label_stride
         self._ground_m = float(np.nanmedian(scene.heights_rc))
 
+    def sight(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> Sight:
+        """What the network grid's cells of a view see, without rendering it."""
+        direction_N3 = pixel_directions(world_from_cam_44, K_33, *_cell_centres(width, height, STRIDE))
+        hits = self._cast(world_from_cam_44, direction_N3)
+        hit_N = hits.hit_N
+        direction_M3, t_M = direction_N3[hit_N], hits.t_N[hit_N]
+        x_M, y_M = _plan_position(world_from_cam_44, direction_M3, t_M)
+        grid = self.scene.ortho_grid
+        pictured_M = self.scene.texture.is_picture(grid.columns(x_M), grid.rows_of(y_M))
+        underside_M = np.einsum("ni,ni->n", hits.normal_N3[hit_N], direction_M3) > 0
+        return Sight(*(float(count) / len(hit_N) for count in (hit_N.sum(), pictured_M.sum(), underside_M.sum())))
+
     def visible_fraction(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> float:
         """Share of the network grid's cells that see the surface."""
-        direction_N3 = pixel_directions(world_from_cam_44, K_33, *_cell_centres(width, height, STRIDE))
-        return float(self._cast(world_from_cam_44, direction_N3).hit_N.mean())
+        return self.sight(world_from_cam_44, K_33, width, height).surface
 
     def render(
         self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int, backdrop: Backdrop | None = None

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 # A camera must be this far above the surface under it, metres.
 MIN_CLEARANCE = 2.0
+# A camera over a hole of the surface model has no surface under it; seeing more than this share of its cells from below,
+# it stands under ground. (Facets seen along their plane may look either way.)
+_MAX_UNDERSIDE = 0.02
 _TRIES_PER_VIEW = 50
 _MIN_TRIES = 500
 _RANGES = ("hRange", "yawRange", "pitchRange", "rollRange")
@@ -99,6 +102,12 @@ def latin_hypercube(count: int, dimensions: int, rng: np.random.Generator) -> np
 
 def preset_proposal(preset: Preset, scene: GeoScene) -> Proposal:
     """Draws poses from a preset's ranges."""
+    assumed = scene.assumptions
+    if preset.height_reference == "ellipsoid" and assumed is not None and assumed.vertical.ellipsoidal is False:
+        log.warning(
+            "heightReference is ellipsoid, the surface model's heights are above %s: hRange is taken above that",
+            assumed.vertical.datum,
+        )
 
     def propose(count: int, rng: np.random.Generator) -> np.ndarray:
         ranges = np.array([*preset.horizontal, preset.height, preset.yaw, preset.pitch, preset.roll])
@@ -183,7 +192,7 @@ def sample_views(
     """Draws views until `count` of them look at the data.
 
     Args:
-        size: width, height. min_valid: share of the cells that must see the surface.
+        size: width, height. min_valid: share of the cells that must see the surface where the orthophoto shows it.
     Returns:
         (poses [count, 4, 4], number of rejected draws). The same seed gives the same poses.
     Raises:
@@ -196,7 +205,7 @@ def sample_views(
             if tries >= max(_MIN_TRIES, _TRIES_PER_VIEW * count) or (tries >= _MIN_TRIES and not accepted):
                 raise ValueError(
                     f"only {len(accepted)} of {tries} views stand {MIN_CLEARANCE:g} m or more above the surface "
-                    f"and see it in at least {min_valid:.0%} of their cells ({count} wanted): "
+                    f"and see it, with the orthophoto on it, in at least {min_valid:.0%} of their cells ({count} wanted): "
                     "check the ranges against the geodata"
                 )
             batch = propose(count - len(accepted), rng)
@@ -212,10 +221,11 @@ def sample_views(
 def is_acceptable(
     renderer: Renderer, pose_44: np.ndarray, K_33: np.ndarray, size: tuple[int, int], min_valid: float
 ) -> bool:
-    """Whether a camera stands clear of the surface and sees it in at least min_valid of its cells."""
+    """Whether a camera stands clear of the surface and sees it, with orthophoto, in at least min_valid of its cells."""
     if not np.isfinite(pose_44).all() or clearance(renderer.scene, pose_44) < MIN_CLEARANCE:
         return False
-    return renderer.visible_fraction(pose_44, K_33, *size) >= min_valid
+    sight = renderer.sight(pose_44, K_33, *size)
+    return sight.picture >= min_valid and sight.underside <= _MAX_UNDERSIDE
 
 
 def clearance(scene: GeoScene, pose_44: np.ndarray) -> float:
@@ -226,19 +236,32 @@ def clearance(scene: GeoScene, pose_44: np.ndarray) -> float:
 
 def check_cameras(cameras: list[Camera], renderer: Renderer) -> None:
     """Raises ValueError naming a camera that is below the surface or sees none of it; warns where little is seen."""
+    unpictured = []
     for camera in cameras:
         height = clearance(renderer.scene, camera.world_from_cam_44)
         where = f"camera {camera.stem} at {np.round(camera.world_from_cam_44[:3, 3], 2).tolist()}"
         if height <= 0:
             raise ValueError(f"{where} is {-height:.1f} m below the surface")
-        visible = renderer.visible_fraction(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
-        if visible == 0:
+        sight = renderer.sight(camera.world_from_cam_44, camera.K_33, camera.width, camera.height)
+        if sight.surface == 0:
             raise ValueError(
                 f"{where} sees none of the surface model (world x, y from {_extent(renderer.scene)}): "
                 "outside the terrain, looking away, or in another frame"
             )
-        if visible < 0.5:
-            log.warning("%s sees the surface in only %.0f %% of its cells", where, 100 * visible)
+        if sight.underside > _MAX_UNDERSIDE:
+            raise ValueError(f"{where} sees the surface from below in {sight.underside:.0%} of its cells")
+        if sight.surface < 0.5:
+            log.warning("%s sees the surface in only %.0f %% of its cells", where, 100 * sight.surface)
+        if sight.picture < 0.5 * sight.surface:
+            unpictured.append(camera.stem)
+    if unpictured:
+        log.warning(
+            "%d of %d cameras see mostly ground without orthophoto, rendered in made-up colour: %s%s",
+            len(unpictured),
+            len(cameras),
+            ", ".join(unpictured[:5]),
+            " ..." if len(unpictured) > 5 else "",
+        )
 
 
 def _extent(scene: GeoScene) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
 
-from datagen import rasters
+from datagen import frames, rasters
+from datagen.assumptions import Assumptions
+from datagen.frames import Frame
+from datagen.mosaic import Mosaic, Sources, extent_on_lattice
 from datagen.rasters import Grid
 from datagen.raycast import RayCaster, height_mesh
 from datagen.texture import Texture
+from datagen.vertical import Vertical
 from tasks import LAS_CODE_TO_CLASS
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,10 @@ UNCLASSIFIED = 1
 # Beyond these the mesh or the pyramid takes more memory than a workstation has.
 _MAX_SURFACE_CELLS = 40_000_000
 _MAX_ORTHO_PIXELS = 2_000_000_000
+# Labels are float32: world coordinates have to be small enough for steps of at most this, metres.
+PRECISION_M = 0.01
+# Cells that the orthophoto's coverage is measured at.
+_COVERAGE_POINTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,10 @@ class GeoScene:
     """Surface, orthophoto and land cover in the world frame: x east, y north, z up, metres, crs minus origin_xyz.
 
     Attributes:
-        crs: projected metric CRS. origin_xyz: what was subtracted from its coordinates.
+        crs: horizontal CRS in metres. origin_xyz: what was subtracted from its coordinates.
         grid: cells of the surface model, world coordinates. heights_rc: float32 at the cell centres, NaN in holes.
         ortho_grid, texture: the orthophoto on the surface model's extent. landcover: None when not given.
+        assumptions: what was assumed about the files; None for a scene that was not read from files.
     """
 
     def __init__(
@@ -59,10 +68,12 @@ class GeoScene:
         ortho_grid: Grid,
         texture: Texture,
         landcover: LandCover | None,
+        assumptions: Assumptions | None = None,
     ):
         self.crs, self.origin_xyz = crs, origin_xyz
         self.grid, self.heights_rc = grid, heights_rc
         self.ortho_grid, self.texture, self.landcover = ortho_grid, texture, landcover
+        self.assumptions = assumptions
         x_c = grid.left + (np.arange(grid.cols) + 0.5) * grid.step_x
         y_r = grid.top - (np.arange(grid.rows) + 0.5) * grid.step_y
         self.raycaster = RayCaster(*height_mesh(x_c, y_r, heights_rc))
@@ -70,47 +81,47 @@ class GeoScene:
     @classmethod
     def open(
         cls,
-        surface: Path | str,
-        ortho: Path | str,
-        landcover: Path | str | None = None,
+        surface: Sources,
+        ortho: Sources,
+        landcover: Sources | None = None,
         *,
         origin_xyz: tuple[float, float, float] | None = None,
         landcover_codes: dict[int, int] | None = None,
+        declared_crs: str | None = None,
+        height_unit: str | None = None,
     ) -> GeoScene:
         """Reads the rasters and brings them onto the surface model's metric frame.
 
         Args:
-            surface, ortho, landcover: GeoTIFFs in any CRS. A surface model that is not in a projected CRS in metres is
-                warped to the UTM zone of its centre; the others follow it.
+            surface, ortho, landcover: GeoTIFFs in any CRS; each a file, a folder of tiles, or several of either. A surface
+                model that is not in a projected CRS in true metres is warped to the UTM zone of its centre; the others
+                follow it.
             origin_xyz: world origin in that CRS; default: the data's centre rounded to 100 m.
             landcover_codes: replaces codes of the land cover, such as {5: 3} for high vegetation.
+            declared_crs: CRS of files that have none (`frames.declared`).
+            height_unit: unit of the surface model's heights (a key of `vertical.UNITS`), whatever the file says.
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: no CRS, no overlap, too large, no valid height, or unknown land-cover codes.
+            ValueError: no CRS, no overlap, too large, no valid height, unknown or contradictory units, an origin too far
+                for float32, or unknown land-cover codes.
         """
-        with rasters.open_raster(Path(surface), "surface model") as raster:
-            crs = rasters.metric_crs(raster)
-            crs_grid = rasters.native_grid(raster, crs)
-            _check_size(surface, "surface model", crs_grid, _MAX_SURFACE_CELLS)
-            heights_rc = rasters.read_heights(raster, crs, crs_grid)
-        if not np.isfinite(heights_rc).any():
-            raise ValueError(f"surface model {surface}: every cell is nodata")
+        bare_crs = frames.declared(declared_crs) if declared_crs is not None else None
+        layer = _read_surface(surface, bare_crs, height_unit)
         if origin_xyz is None:
-            origin_xyz = _default_origin(crs_grid, heights_rc)
+            origin_xyz = _default_origin(layer.grid, layer.heights_rc)
+        _check_precision(origin_xyz, layer.grid, layer.heights_rc)
+        picture = _read_texture(ortho, bare_crs, layer)
+        cover = None if landcover is None else _read_landcover(landcover, bare_crs, layer, landcover_codes or {})
         shift = (-origin_xyz[0], -origin_xyz[1])
-        ortho_grid, texture = _read_texture(Path(ortho), crs, crs_grid, heights_rc, surface)
-        cover = None
-        if landcover is not None:
-            cover = _read_landcover(Path(landcover), crs, crs_grid, landcover_codes or {}, surface)
-            cover = LandCover(cover.grid.shifted(*shift), cover.codes_rc)
         return cls(
-            crs,
+            layer.frame.crs,
             tuple(float(v) for v in origin_xyz),
-            crs_grid.shifted(*shift),
-            heights_rc - np.float32(origin_xyz[2]),
-            ortho_grid.shifted(*shift),
-            texture,
-            cover,
+            layer.grid.shifted(*shift),
+            layer.heights_rc - np.float32(origin_xyz[2]),
+            picture.grid.shifted(*shift),
+            picture.texture,
+            None if cover is None else LandCover(cover.grid.shifted(*shift), cover.codes_rc),
+            _assumptions(layer, picture),
         )
 
     def height_at(self, x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
@@ -128,9 +139,46 @@ class GeoScene:
         return moved
 
     def lonlat_to_world(self, lon_N: np.ndarray, lat_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """WGS 84 longitude, latitude in degrees to world x, y."""
+        """WGS 84 longitude, latitude in degrees to world x, y.
+
+        Raises:
+            ValueError: the scene is in a local CRS.
+        """
+        if frames.is_local(self.crs):
+            raise ValueError("the geodata are in a local CRS: longitude and latitude have no place there; give x and y")
         x_N, y_N = rasters.to_crs(lon_N, lat_N, self.crs)
         return x_N - self.origin_xyz[0], y_N - self.origin_xyz[1]
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """The surface model in its metric frame; heights_rc float32 metres, NaN in holes; fills: undeclared nodata found."""
+
+    name: str
+    frame: Frame
+    grid: Grid
+    heights_rc: np.ndarray
+    vertical: Vertical
+    fills: list[float]
+    tiles: int
+
+    def share(self, covers: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+        """Share of the cells with a height whose centres x, y in the CRS something covers."""
+        rows, cols = np.nonzero(np.isfinite(self.heights_rc))
+        every = max(1, len(rows) // _COVERAGE_POINTS)
+        x = self.grid.left + (cols[::every] + 0.5) * self.grid.step_x
+        y = self.grid.top - (rows[::every] + 0.5) * self.grid.step_y
+        return float(covers(x, y).mean())
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """The orthophoto on the surface model's extent, with remarks on its bands."""
+
+    grid: Grid
+    texture: Texture
+    remarks: list[str]
+    tiles: int
 
 
 def _default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, float]:
@@ -139,23 +187,34 @@ def _default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, f
     return tuple(float(np.round(v / ORIGIN_ROUNDING) * ORIGIN_ROUNDING) + 0.0 for v in centre)
 
 
-def _check_overlap(raster, what: str, crs: CRS, grid: Grid, surface: Path | str) -> None:
-    share = rasters.overlap_fraction(raster, crs, grid)
-    if share <= 0:
+def _check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_rc: np.ndarray) -> None:
+    """Raises ValueError when world coordinates are so large that float32 labels do not hold them to a centimetre."""
+    left, bottom, right, top = grid.bounds
+    extremes = ((left, right), (bottom, top), (np.nanmin(heights_rc), np.nanmax(heights_rc)))
+    largest = max(abs(float(v) - o) for pair, o in zip(extremes, origin_xyz, strict=True) for v in pair)
+    step_m = float(np.spacing(np.float32(largest)))
+    if not step_m <= PRECISION_M:
         raise ValueError(
-            f"{what} {raster.name} does not overlap the surface model {surface}: "
-            f"bounds {_rounded(raster.bounds)} in {raster.crs.to_string()[:60]} "
-            f"against {_rounded(grid.bounds)} in {crs.to_string()[:60]}"
+            f"origin {list(origin_xyz)}: world coordinates reach {largest:,.0f} m, where float32 labels come in steps of "
+            f"{step_m:.3g} m; choose an origin near the data (without --origin it is their centre, "
+            f"{list(_default_origin(grid, heights_rc))}) and add it again to what the network predicts"
         )
-    if share < 0.9:
-        log.warning("%s %s covers only %.0f %% of the surface model", what, raster.name, 100 * share)
 
 
-def _check_size(path: Path | str, what: str, grid: Grid, limit: int) -> None:
+def _check_overlap(mosaic: Mosaic, layer: _Surface) -> None:
+    left, bottom, right, top = bounds = mosaic.bounds_in(layer.frame.crs)
+    grid_left, grid_bottom, grid_right, grid_top = layer.grid.bounds
+    if min(right, grid_right) <= max(left, grid_left) or min(top, grid_top) <= max(bottom, grid_bottom):
+        raise ValueError(
+            f"{mosaic} does not overlap the {layer.name}: "
+            f"bounds {_rounded(bounds)} against {_rounded(layer.grid.bounds)} in {frames.label(layer.frame.crs)}"
+        )
+
+
+def _check_size(mosaic: Mosaic, grid: Grid, limit: int) -> None:
     if grid.rows * grid.cols > limit:
         raise ValueError(
-            f"{what} {path}: {grid.cols} x {grid.rows} cells are more than {limit:,}; "
-            "crop or coarsen it (gdalwarp -te, -tr)"
+            f"{mosaic}: {grid.cols} x {grid.rows} cells are more than {limit:,}; crop or coarsen it (gdalwarp -te, -tr)"
         )
 
 
@@ -163,47 +222,71 @@ def _rounded(bounds) -> tuple[float, ...]:
     return tuple(round(v, 2) for v in bounds)
 
 
-def _read_texture(
-    path: Path, crs: CRS, surface_grid: Grid, heights_rc: np.ndarray, surface: Path | str
-) -> tuple[Grid, Texture]:
-    with rasters.open_raster(path, "orthophoto") as raster:
-        _check_overlap(raster, "orthophoto", crs, surface_grid, surface)
-        grid = _extent_on_lattice(rasters.native_grid(raster, crs), surface_grid)
-        _check_size(path, "orthophoto", grid, _MAX_ORTHO_PIXELS)
-        colour_HW3, valid_HW = rasters.read_colour(raster, crs, grid)
-    if not valid_HW.any():
-        raise ValueError(f"orthophoto {path}: no valid pixel inside the surface model's extent")
-    return grid, Texture(colour_HW3, valid_HW)
+def _read_surface(sources: Sources, declared_crs: CRS | None, height_unit: str | None) -> _Surface:
+    with Mosaic.open(sources, "surface model", declared_crs) as mosaic:
+        frame = frames.working_frame(mosaic.crs, mosaic.centre_xy, str(mosaic))
+        mosaic = mosaic.in_frame(frame.crs)
+        grid = mosaic.grid(frame.crs)
+        _check_size(mosaic, grid, _MAX_SURFACE_CELLS)
+        if min(grid.rows, grid.cols) < 2:
+            raise ValueError(f"{mosaic}: {grid.cols} x {grid.rows} cells make no surface")
+        vertical = mosaic.verticals(height_unit)[0]
+        heights_rc, fills = mosaic.heights(frame.crs, grid, height_unit)
+        if not np.isfinite(heights_rc).any():
+            found = ", ".join(f"{value:.9g}" for value in fills)
+            hint = f", or outside of what ground can be in metres ({found}; see --height_unit)" if fills else ""
+            raise ValueError(f"{mosaic}: every cell is nodata{hint}")
+        return _Surface(str(mosaic), frame, grid, heights_rc, vertical, fills, len(mosaic.tiles))
+
+
+def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -> _Picture:
+    crs = layer.frame.crs
+    with Mosaic.open(sources, "orthophoto", declared_crs) as mosaic:
+        mosaic = mosaic.in_frame(crs)
+        _check_overlap(mosaic, layer)
+        grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
+        _check_size(mosaic, grid, _MAX_ORTHO_PIXELS)
+        colour_HW3, valid_HW, remarks = mosaic.colour(crs, grid)
+        if not valid_HW.any():
+            raise ValueError(f"{mosaic}: no valid pixel inside the surface model's extent")
+        return _Picture(grid, Texture(colour_HW3, valid_HW), remarks, len(mosaic.tiles))
 
 
 def _read_landcover(
-    path: Path, crs: CRS, surface_grid: Grid, replace: dict[int, int], surface: Path | str
+    sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]
 ) -> LandCover:
-    with rasters.open_raster(path, "land cover") as raster:
-        _check_overlap(raster, "land cover", crs, surface_grid, surface)
-        grid = _extent_on_lattice(rasters.native_grid(raster, crs), surface_grid)
-        codes_rc = rasters.read_codes(raster, crs, grid)
-    for code, replacement in replace.items():
+    crs = layer.frame.crs
+    with Mosaic.open(sources, "land cover", declared_crs) as mosaic:
+        mosaic = mosaic.in_frame(crs)
+        _check_overlap(mosaic, layer)
+        grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
+        codes_rc, valid_rc = mosaic.codes(crs, grid)
+        name = str(mosaic)
+    codes_rc[~valid_rc] = UNCLASSIFIED
+    for code, replacement in replacements.items():
         codes_rc[codes_rc == code] = replacement
     unknown = sorted(set(np.unique(codes_rc).tolist()) - set(SURFACE_CODES))
     if unknown:
         raise ValueError(
-            f"land cover {path}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
+            f"{name}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
             "(replace others with --landcover_codes, such as 5=3)"
         )
+    share = layer.share(lambda x, y: LandCover(grid, valid_rc).at(x, y))
+    if share < 0.9:
+        log.warning("%s covers only %.0f %% of the surface; the rest is unclassified", name, 100 * share)
     return LandCover(grid, codes_rc.astype(np.uint8))
 
 
-def _extent_on_lattice(own: Grid, target: Grid) -> Grid:
-    """The target's extent in cells of own, aligned with own's cells so that nothing is resampled needlessly."""
-    left, bottom, right, top = target.bounds
-    first_c, first_r = np.floor(own.columns(left) + 1e-6), np.floor(own.rows_of(top) + 1e-6)
-    last_c, last_r = np.ceil(own.columns(right) - 1e-6), np.ceil(own.rows_of(bottom) - 1e-6)
-    return Grid(
-        own.left + first_c * own.step_x,
-        own.top - first_r * own.step_y,
-        own.step_x,
-        own.step_y,
-        int(last_r - first_r),
-        int(last_c - first_c),
+def _assumptions(layer: _Surface, picture: _Picture) -> Assumptions:
+    grid, texture = picture.grid, picture.texture
+    return Assumptions(
+        layer.frame,
+        layer.vertical,
+        (layer.tiles, picture.tiles),
+        layer.grid,
+        grid,
+        layer.fills,
+        float(1 - np.isfinite(layer.heights_rc).mean()),
+        layer.share(lambda x, y: texture.is_picture(grid.columns(x), grid.rows_of(y))),
+        picture.remarks,
     )

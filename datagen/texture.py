@@ -15,6 +15,8 @@ _LOD_BIAS = np.float32(-0.4)
 _TILE = 16384
 _REMAP_COLS = 1024
 _STRIP_ROWS = 2048
+# What is picture and what is filled in is kept at the finest level with at most this many pixels.
+_COVERAGE_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ class Texture:
         """Args: colour_HW3 uint8; valid_HW bool, where False the colour is filled in from its surroundings."""
         if colour_HW3.dtype != np.uint8 or colour_HW3.ndim != 3 or colour_HW3.shape[2] != 3:
             raise ValueError(f"a texture is uint8 [H, W, 3], got {colour_HW3.dtype} {colour_HW3.shape}")
+        self._picture_HW: np.ndarray | None = None
+        self._picture_scale = 1.0
         if valid_HW is None or valid_HW.all():
             self.levels = _pyramid(colour_HW3)
         else:
-            self.levels = _filled_pyramid(colour_HW3, valid_HW)
+            self.levels, weights = _filled_pyramid(colour_HW3, valid_HW)
+            level = next(level for level, weight in enumerate(weights) if weight.size <= _COVERAGE_PIXELS)
+            self._picture_HW, self._picture_scale = weights[level] > 0.5, 0.5**level
         self.mean_colour_3 = self.levels[-1].reshape(-1, 3).mean(axis=0)
 
     def sample(self, u_N: np.ndarray, v_N: np.ndarray, footprint: Footprint) -> np.ndarray:
@@ -80,6 +86,17 @@ class Texture:
                 total = total + self._trilinear(u + offset * along_u, v + offset * along_v, lod)
             colour_N3[which] = total / np.float32(count)
         return colour_N3
+
+    def is_picture(self, u_N: np.ndarray, v_N: np.ndarray) -> np.ndarray:
+        """Whether points (continuous pixels of level 0) lie on valid colour, bool [N]: not outside, not filled in."""
+        rows, cols = self.levels[0].shape[:2]
+        inside_N = (u_N >= 0) & (u_N < cols) & (v_N >= 0) & (v_N < rows)
+        if self._picture_HW is None:
+            return inside_N
+        # Rounding may put a point of the last pixel beyond it.
+        r = np.clip((v_N * self._picture_scale).astype(np.int64), 0, self._picture_HW.shape[0] - 1)
+        c = np.clip((u_N * self._picture_scale).astype(np.int64), 0, self._picture_HW.shape[1] - 1)
+        return inside_N & self._picture_HW[r, c]
 
     def _trilinear(self, u_N: np.ndarray, v_N: np.ndarray, lod_N: np.ndarray) -> np.ndarray:
         lod_N = np.clip(lod_N + _LOD_BIAS, 0, len(self.levels) - 1)
@@ -151,8 +168,12 @@ def _pyramid(colour_HW3: np.ndarray) -> list[np.ndarray]:
     return levels
 
 
-def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> list[np.ndarray]:
-    """Pyramid of the valid colours only; every hole then takes the colour of the finest level that knows it."""
+def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pyramid of the valid colours only; every hole then takes the colour of the finest level that knows it.
+
+    Returns:
+        (colours, share of each pixel that was valid) of every level.
+    """
     levels, weights = [np.ascontiguousarray(colour_HW3)], [valid_HW.astype(np.float32)]
     while max(levels[-1].shape[:2]) > 1:
         colour, weight = _halve_weighted(_even(levels[-1]), _even(weights[-1]))
@@ -166,7 +187,7 @@ def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> list[np.nda
         ]
         hole = weights[level] == 0
         levels[level] = np.where(hole[..., None], wide, levels[level])
-    return levels
+    return levels, weights
 
 
 def _halve_weighted(colour_HW3: np.ndarray, weight_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

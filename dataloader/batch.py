@@ -37,9 +37,8 @@ class Views:
 
     def to(self: V, device: torch.device | str) -> V:
         """The same on another device."""
-        return dataclasses.replace(self, **{
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
-        })
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return dataclasses.replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from dataloader.images import decode_image
 from dataloader.labels import label_stride, read_calibration, read_label, read_pose
 from dataloader.section import SectionDataset
-from geometry.cameras import project
+from geometry.cameras import project, resize_intrinsics
 from geometry.grid import cell_centres
 from geometry.poses import invert_pose, transform_points
 from tasks import TASKS
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _TOLERANCE_PX = 2.0
 _TOLERANCE_OF_DIAGONAL = 0.005
 _MIN_CELLS = 8
+# Share of the tolerance.
+_EQUALLY_GOOD = 0.1
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,14 @@ class _Mistake:
 
 
 def _explanation(sighting: _Sighting) -> str:
-    """The mistake without which the labels fit."""
-    for mistake in _mistakes(sighting):
-        left_px = sighting.median_px(mistake.world_from_cam_44, mistake.K_33)
-        if left_px <= sighting.tolerance_px:
-            return f"{mistake.text}: with that put right, the distance is {left_px:.2f} px"
-    return "No usual mistake of pose or calibration explains it: are the labels of this very photo and scene?"
+    """The mistake without which the labels fit; of several that do so about equally well, the most usual one."""
+    mistakes = list(_mistakes(sighting))
+    left_px = [sighting.median_px(mistake.world_from_cam_44, mistake.K_33) for mistake in mistakes]
+    if min(left_px) > sighting.tolerance_px:
+        return "No usual mistake of pose or calibration explains it: are the labels those of this photo and scene?"
+    good_px = min(left_px) + _EQUALLY_GOOD * sighting.tolerance_px
+    mistake, px = next(pair for pair in zip(mistakes, left_px) if pair[1] <= good_px)
+    return f"It looks as if {mistake.text}: with that put right, the distance is {px:.2f} px"
 
 
 def _mistakes(sighting: _Sighting) -> Iterator[_Mistake]:
@@ -136,22 +140,20 @@ def _mistakes(sighting: _Sighting) -> Iterator[_Mistake]:
     pose_44, K_33 = sighting.world_from_cam_44, sighting.K_33
     yield from _calibrations(sighting, pose_44, "")
     poses = [
-        ("the pose is world-to-camera; poses/ wants camera-to-world, its inverse", invert_pose(pose_44)),
-        ("the camera's y and z axes are flipped (OpenGL); poses/ wants OpenCV's: x right, y down, z forward",
+        ("the pose were world-to-camera; poses/ wants camera-to-world, its inverse", invert_pose(pose_44)),
+        ("the camera's y and z axes were flipped (OpenGL); poses/ wants OpenCV's: x right, y down, z forward",
          pose_44 @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))),
     ]
-    poses += [
-        (f"the camera's axes are swapped: the pose's {_axes(R)} are right, down and forward", pose_44 @ R) for R in _turns()
-    ]
-    poses += [
+    for before, base_44 in (("", pose_44), (f"{poses[0][0]}; and ", poses[0][1])):
+        poses += [
+            (f"{before}the camera's axes were swapped: the pose's {_axes(R)} are right, down and forward", base_44 @ R)
+            for R in _turns()
+        ]
         # Two swapped axes mirror the world (longitude and latitude, say): no pose does, but distances can be measured.
-        (f"world axes are swapped: x, y and z of the labels are the pose's {_axes(R)}", R.T @ pose_44)
-        for R in _turns(mirrored=True)
-    ]
-    poses += [
-        (f"the pose is world-to-camera, and the camera's axes are swapped: its {_axes(R)} are right, down and forward",
-         invert_pose(pose_44) @ R) for R in _turns()
-    ]
+        poses += [
+            (f"{before}world axes were swapped: x, y and z of the labels are the pose's {_axes(R)}", R.T @ base_44)
+            for R in _turns(mirrored=True)
+        ]
     for text, right_44 in poses:
         yield _Mistake(text, right_44, K_33)
     for text, right_44 in poses[:2]:
@@ -161,10 +163,11 @@ def _mistakes(sighting: _Sighting) -> Iterator[_Mistake]:
 def _calibrations(sighting: _Sighting, pose_44: torch.Tensor, before: str) -> Iterator[_Mistake]:
     """Intrinsics of the image at another size, and another focal length, fitted to the labels."""
     K_33, (H, W) = sighting.K_33, (sighting.height_px, sighting.width_px)
-    shrink = W / (2 * K_33[0, 2].item())
-    resized_33 = K_33 * torch.tensor([[shrink], [shrink], [1.0]], dtype=torch.float64)
+    # The principal point lies in the middle of nearly every image.
+    stated_width_px = max(2 * K_33[0, 2].item(), 1.0)
+    resized_33 = resize_intrinsics(K_33, W / stated_width_px, W / stated_width_px)
     yield _Mistake(
-        f"{before}the calibration is of an image of {W / shrink:.0f} px in width, the stored one has {W} x {H} px",
+        f"{before}the calibration were of an image of {stated_width_px:.0f} px in width, the stored one has {W} x {H} px",
         pose_44, resized_33,
     )
     factor = _focal_factor(sighting, pose_44)
@@ -172,7 +175,7 @@ def _calibrations(sighting: _Sighting, pose_44: torch.Tensor, before: str) -> It
         fitted_33 = K_33.clone()
         fitted_33[[0, 1], [0, 1]] /= factor
         yield _Mistake(
-            f"{before}the focal length is {factor:.3g} times what the labels say ({K_33[0, 0]:.6g} px in calibration/, "
+            f"{before}the focal length were {factor:.3g} times what the labels say ({K_33[0, 0]:.6g} px in calibration/, "
             f"{fitted_33[0, 0]:.6g} px by the labels); calibration/ wants that of the stored image, {W} x {H} px",
             pose_44, fitted_33,
         )

@@ -79,7 +79,9 @@ def label_stride(path: Path, map_Chw: torch.Tensor, height_px: int, width_px: in
         if found == size:
             return stride
     wanted = " or ".join(f"{list(size)} (stride {stride})" for stride, size in sizes.items())
-    raise ValueError(f"label file {path} has a map of {list(found)}, but its image is {height_px} x {width_px} and needs {wanted}")
+    raise ValueError(
+        f"label file {path} has a map of {list(found)}, but its image is {height_px} x {width_px} and needs {wanted}"
+    )
 
 
 def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:

@@ -182,7 +182,8 @@ def prepare_for_training(
     gain_B3, offset_B3 = _photometric(raw.brightness_B, draws.jitter_B5, options)
     # Interpolation is quickest on planar images.
     planar_B3HW = raw.images_BHW3.permute(0, 3, 1, 2).contiguous()
-    images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3, _shading(raw, draws.shading_B4hw, options.shading))
+    shading_B3HW = _shading(raw, draws.shading_B4hw, options.shading)
+    images_B3HW = preprocessing.normalise(planar_B3HW, gain_B3, offset_B3, shading_B3HW)
     change = CameraChange.between(Plane(raw.K_B33, (H, W)), Plane(K_B33, size), R_33, device)
     # What no image covers is zero, the mean colour.
     images_B3HW = sample(_blank_padding(images_B3HW, raw), change.grid_Ghw2(), "bilinear")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from evaluation.metrics import CoordSummary, coord_summary
 from evaluation.predict import Prediction
-from evaluation.reports import replacing
 from evaluation.solving import EstimatedPose, SolverOptions, solve_poses
+from geometry.grid import NODATA
 from geometry.poses import pose_error
 
 
@@ -23,7 +22,7 @@ class CoordResult:
     Attributes:
         stem: `section/stem`.
         image_HW3: uint8 RGB as the network saw it, before normalisation.
-        coord_pred_3hw, coord_true_3hw: metres; the latter only where `valid_hw`.
+        coord_pred_3hw, coord_true_3hw: metres, on the labels' grid; the latter only where `valid_hw`.
         sigma_hw: predicted standard deviation, metres, or None.
         pose: the estimate; `pose_true_44` the truth, camera-to-world.
         translation_m, rotation_deg: pose errors, infinite without a pose.
@@ -65,6 +64,19 @@ class CoordResult:
             **dict(zip(("x_true", "y_true", "z_true"), (f"{v:.4f}" for v in self.pose_true_44[:3, 3]), strict=True)),
         }
 
+    def arrays(self, task: str) -> dict[str, object]:
+        """What --save_pred keeps. Unlabelled cells of coord_gt hold -1, as in the label files."""
+        uncertainty = {} if self.sigma_hw is None else {f"{task}_unc": self.sigma_hw}
+        return {
+            f"{task}_pred": self.coord_pred_3hw,
+            f"{task}_gt": np.where(self.valid_hw, self.coord_true_3hw, np.float32(NODATA)),
+            "pose_pred": self.pose.world_from_cam_44,
+            "pose_gt": self.pose_true_44,
+            "pose_t_err": self.translation_m,
+            "pose_r_err": self.rotation_deg,
+            **uncertainty,
+        }
+
     @property
     def position_3(self) -> np.ndarray:
         """Estimated camera centre, metres; NaN without a pose."""
@@ -72,20 +84,24 @@ class CoordResult:
 
 
 def coord_results(predictions: Iterable[Prediction], options: SolverOptions) -> Iterator[CoordResult]:
-    """Solves every image of the predictions, in order."""
+    """Solves every image of the predictions on the network's own grid, in order."""
     for prediction in predictions:
         batch = prediction.batch
-        poses = solve_poses(prediction.prediction_BChw, prediction.sigma_B1hw, batch.K_B33, options)
+        poses = solve_poses(
+            prediction.prediction_BChw, prediction.sigma_B1hw, batch.K_B33, options, stride=prediction.stride
+        )
+        coords_B3hw = prediction.at_labels(prediction.prediction_BChw).cpu().numpy()
+        sigma_B1hw = None if prediction.sigma_B1hw is None else prediction.at_labels(prediction.sigma_B1hw).cpu().numpy()
         for index, pose in enumerate(poses):
             true_44 = batch.world_from_cam_B44[index].double().cpu()
             errors = pose_error(torch.from_numpy(pose.world_from_cam_44), true_44)
             yield CoordResult(
                 stem=batch.stems[index],
                 image_HW3=prediction.images_BHW3[index],
-                coord_pred_3hw=prediction.prediction_BChw[index].cpu().numpy(),
+                coord_pred_3hw=coords_B3hw[index],
                 coord_true_3hw=batch.labels_BChw[index].cpu().numpy(),
                 valid_hw=batch.valid_B1hw[index, 0].cpu().numpy(),
-                sigma_hw=None if prediction.sigma_B1hw is None else prediction.sigma_B1hw[index, 0].cpu().numpy(),
+                sigma_hw=None if sigma_B1hw is None else sigma_B1hw[index, 0],
                 pose=pose,
                 pose_true_44=true_44.numpy(),
                 translation_m=errors[0] if pose.success else float("inf"),
@@ -117,22 +133,3 @@ class CoordFigures:
     def positions_N3(self) -> np.ndarray:
         """Estimated camera centres, metres; NaN without a pose."""
         return np.stack(self._positions)
-
-
-def save_prediction(result: CoordResult, path: Path) -> None:
-    """Writes an .npz: coord_pred, coord_gt, coord_unc, pose_pred, pose_gt, pose_t_err, pose_r_err.
-
-    Unlabelled cells of coord_gt hold -1, as in the label files; without an uncertainty there is no coord_unc.
-    """
-    uncertainty = {} if result.sigma_hw is None else {"coord_unc": result.sigma_hw}
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            coord_pred=result.coord_pred_3hw,
-            coord_gt=np.where(result.valid_hw, result.coord_true_3hw, np.float32(-1)),
-            pose_pred=result.pose.world_from_cam_44,
-            pose_gt=result.pose_true_44,
-            pose_t_err=result.translation_m,
-            pose_r_err=result.rotation_deg,
-            **uncertainty,
-        )

@@ -9,7 +9,7 @@ import numpy as np
 
 # (metres, degrees) of the accuracy table: the share of images whose both errors are below.
 ACCURACY_THRESHOLDS = ((30, 10), (20, 10), (10, 7), (10, 10), (5, 5), (3, 3))
-DEPTH_BATCH = 4  # depth figures are means over batches of this many images
+FIGURE_BATCH = 4  # the published depth and normal figures are of batches of this many images
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,27 @@ def depth_sums(depth_hw: np.ndarray, true_hw: np.ndarray, valid_hw: np.ndarray) 
 def depth_summary(sums_N: Sequence[DepthSums]) -> dict[str, Spread]:
     """`absolute_relative_percent` and `rms_m` over batches of 4 consecutive images."""
     relative, rms = [], []
-    for start in range(0, len(sums_N), DEPTH_BATCH):
-        batch = sums_N[start : start + DEPTH_BATCH]
+    for start in range(0, len(sums_N), FIGURE_BATCH):
+        batch = sums_N[start : start + FIGURE_BATCH]
         cells = sum(s.cells for s in batch)
         if cells:
             relative.append(100 * sum(s.relative for s in batch) / cells)
             rms.append(np.sqrt(sum(s.squared for s in batch) / cells))
     return {"absolute_relative_percent": Spread.of(relative), "rms_m": Spread.of(rms)}
+
+
+def normal_summary(angles_deg_N: Sequence[np.ndarray]) -> dict[str, Spread]:
+    """Angles between normals: `angle_deg` over all labelled cells, `batch_angle_deg` over the means of batches of 4 images.
+
+    Args:
+        angles_deg_N: the angles of each image's labelled cells.
+    """
+    batches = [
+        np.concatenate(list(angles_deg_N[start : start + FIGURE_BATCH]))
+        for start in range(0, len(angles_deg_N), FIGURE_BATCH)
+    ]
+    means = [Spread.of(angles_deg).mean for angles_deg in batches if angles_deg.size]
+    return {"angle_deg": Spread.of(np.concatenate(list(angles_deg_N))), "batch_angle_deg": Spread.of(means)}
 
 
 @dataclass(frozen=True)

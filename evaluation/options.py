@@ -1,132 +1,211 @@
-"""What an evaluation can be told: the arguments of `test_single_task.py`, checked once."""
+"""What an evaluation can be told: the flags of `test_single_task.py`, declared once."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from dataloader.choice import scene_folder
-from evaluation.checkpoints import CheckpointFilter
-from evaluation.solving import SOLVERS, SolverOptions
-from tasks import TASKS, UNCERTAINTIES, task_named
+from evaluation.solving import SolverOptions
+from records.options import add_options, between, option, options_from, positive
+from runs.device import PRECISIONS
+from runs.record import DOMAINS, KINDS, STAGES
+from runs.search import RunFilter
+from tasks import TASKS, UNCERTAINTIES
 
-SHORT_FLAGS = ("-h", "-sid", "-hyps", "-t", "-ia", "-maxerrr")
+SIZES = ("full", "tiny")
 DEFAULT_SECTIONS = ("val_drone_sim", "val_drone_real")
+SHORT_FLAGS = ("-h", "-sid", "-hyps", "-t", "-ia", "-maxerrr")
+
+
+def _not_nan(name: str, value: float) -> None:
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number, got nan")
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """Which runs a search is about, by what their records say."""
+
+    stage: str | None = option(None, choices=STAGES, help="only runs of this stage")
+    kind: str | None = option(None, choices=KINDS, help="only runs on this kind of data")
+    domain: str | None = option(None, choices=DOMAINS, help="only runs on real photos of this domain")
+    size: str | None = option(None, choices=SIZES, help="only networks of this size")
+    keywords: tuple[str, ...] = option(
+        (), metavar="K", help="all must occur in the run folder's name; with a leading !, must not"
+    )
+
+    def criteria(self, *, scene: str | None, task: str | None) -> RunFilter:
+        """The filter of a search."""
+        return RunFilter(scene, task, self.stage, self.kind, self.domain, self.size, self.keywords)
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """One evaluation; see `add_arguments` for the meaning of the fields.
+    """One evaluation.
 
     Attributes:
-        asserted: what flags say of the architecture, by field of `Architecture`; a contradiction is an error.
-        image_height: px; None: as the weights were trained, else 480.
+        search_dir: None: no search; the empty text: the direct sub-folders of `network_in`, as published; else a folder that
+            is searched with all its sub-folders.
     """
 
-    scene: str
-    task: str
-    sections: tuple[str, ...]
-    datasets_dir: Path
-    network_in: Path | None
-    search_dir: Path | None
-    criteria: CheckpointFilter
-    asserted: dict[str, object]
-    solver: SolverOptions
-    image_height: int | None
-    num_workers: int
-    plot: bool
-    save_pred: bool
-    overview: Path | None
+    scene: str = option(positional=True, help="scene name: the folder below the data sets folder")
+    task: str = option(choices=TASKS, help="what the networks predict")
+    solver: SolverOptions = field(default_factory=SolverOptions)
+
+    section: tuple[str, ...] = option(
+        DEFAULT_SECTIONS,
+        group="data",
+        metavar="S",
+        help="sections; validation or test: the one that fits each run; groups: test_real_all real_all test_sim_all sim_all",
+    )
+    datasets_dir: Path = option(
+        default_factory=lambda: Path(os.environ.get("DATASETS_DIR") or "datasets"),
+        decides=False,
+        help="folder of the scenes, also by the environment's DATASETS_DIR",
+    )
+    image_height: int | None = option(
+        None, check=positive, help="shorter side of the network input in px; default: as in training, else 480"
+    )
+    num_workers: int = option(0, check=between(0, 1024), decides=False, help="loader processes")
+
+    network_in: Path | None = option(
+        None,
+        group="weights (their architecture is read from them; flags only assert it)",
+        decides=False,
+        help="weights file, or folder: its model.net and ckpt_iter*.net",
+    )
+    runs: RunChoice = RunChoice()
+    session: str = option("", flags=("-sid",), help="only runs of this session")
+    min_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints beyond this iteration")
+    max_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints before this iteration")
+    grayscale: bool = option(False, help="the network takes grey images")
+    tiny: bool = option(False, help="the network is the small one; in a search: only such runs")
+    fullsize: bool = option(False, help="the network predicts at image size")
+    uncertainty: str | None = option(None, choices=UNCERTAINTIES, lower=True, help="the network's uncertainty")
+    precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
+
+    plot: bool = option(
+        False, group="output, beside the weights", decides=False, help="pictures of every image's prediction and error"
+    )
+    save_pred: bool = option(False, decides=False, help="predictions as .npz")
+    overview: Path | None = option(
+        None,
+        decides=False,
+        metavar="PICTURE",
+        help="one picture of the whole: predictions, errors, track (one weights file and section, coord)",
+    )
+    resume: bool = option(False, decides=False, help="skip what was evaluated already: same weights, section and settings")
+    device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
+
+    search_dir: str | None = None
 
     @property
     def scene_dir(self) -> Path:
-        """Folder of the scene's sections."""
-        return scene_folder(self.datasets_dir, self.scene, self.task, bool(self.asserted.get("fullsize")))
+        """Folder of the scene's sections; as published, also for full-size networks (their labels: SCENE-fullsize)."""
+        return self.datasets_dir / self.scene
+
+    @property
+    def criteria(self) -> RunFilter:
+        """Which runs a search finds."""
+        size = self.runs.size or ("tiny" if self.tiny else None)
+        return replace(self.runs.criteria(scene=self.scene.removesuffix("-fullsize"), task=self.task), size=size)
+
+    @property
+    def asserted(self) -> dict[str, Any]:
+        """What flags say of the architecture, by field of `Architecture`."""
+        said: dict[str, Any] = {}
+        if self.grayscale:
+            said["in_channels"] = 1
+        said.update({name: True for name in ("tiny", "fullsize") if getattr(self, name)})
+        if self.uncertainty is not None:
+            said["uncertainty"] = self.uncertainty
+        return said
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the test command."""
-    add = parser.add_argument
-    add("scene", help="scene name: the folder below the data sets folder")
-    add("--task", required=True, help=f"one of {', '.join(sorted(TASKS))}")
-    data = parser.add_argument_group("data")
-    data.add_argument("--section", nargs="+", default=list(DEFAULT_SECTIONS), metavar="S",
-                      help="sections, or groups: test_real_all real_all test_sim_all sim_all (default %(default)s)")
-    data.add_argument("--datasets_dir", type=Path, default=Path(os.environ.get("DATASETS_DIR") or "datasets"),
-                      help="folder of the scenes (default: environment DATASETS_DIR, else datasets)")
-    data.add_argument("--image_height", type=int, default=None,
-                      help="shorter side of the network input in px (default: as in training, else 480)")
-    data.add_argument("--num_workers", type=int, default=0, help="loader processes (default %(default)s)")
+@dataclass(frozen=True)
+class SelectionOptions:
+    """A selection of checkpoints: the flags of `select_ckpt.py`."""
 
-    weights = parser.add_argument_group("weights", "the architecture is read from the weights; flags only assert it")
-    weights.add_argument("--network_in", type=Path, default=None,
-                         help="weights file, or folder: its model.net and ckpt_iter*.net")
-    weights.add_argument("--search_dir", type=Path, default=None, help="search this folder and its subfolders instead")
-    weights.add_argument("--keywords", nargs="+", action="extend", default=[], metavar="K",
-                         help="all must occur in the path of the weights' folder; with a leading !, must not")
-    weights.add_argument("--session", "-sid", default="", help="the run's session: -sSESSION must occur in that path")
-    weights.add_argument("--min_ckpt_iter", type=int, default=None, help="only checkpoints beyond this iteration")
-    weights.add_argument("--max_ckpt_iter", type=int, default=None, help="only checkpoints before this iteration")
-    weights.add_argument("--grayscale", action="store_true", help="the network takes grey images")
-    weights.add_argument("--tiny", action="store_true", help="the network is the small one")
-    weights.add_argument("--fullsize", action="store_true", help="the network predicts at image size")
-    weights.add_argument("--uncertainty", type=str.lower, default=None, help="the network's uncertainty, mle or none")
-
-    solver = SolverOptions()
-    solving = parser.add_argument_group("pose solver (task coord)")
-    solving.add_argument("--hypotheses", "-hyps", type=int, default=solver.hypotheses, help="default %(default)s")
-    solving.add_argument("--threshold", "-t", type=float, default=solver.threshold_px,
-                         help="inlier threshold in px (default %(default)s)")
-    solving.add_argument("--inlieralpha", "-ia", type=float, default=solver.inlier_alpha, help="default %(default)s")
-    solving.add_argument("--maxpixelerror", "-maxerrr", type=float, default=solver.max_error_px,
-                         help="clamp of the reprojection error in px (default %(default)s)")
-    solving.add_argument("--solver", default=solver.solver,
-                         help=f"one of {', '.join(SOLVERS)} (default: weighted by the predicted uncertainty)")
-    solving.add_argument("--seed", type=int, default=solver.seed, help="default %(default)s")
-
-    output = parser.add_argument_group("output, beside the weights")
-    output.add_argument("--plot", action="store_true", help="pictures of every image's prediction and error")
-    output.add_argument("--save_pred", action="store_true", help="predictions as .npz")
-    output.add_argument("--overview", type=Path, default=None, metavar="PICTURE",
-                        help="one picture of the whole: predictions, errors, track (one checkpoint and section, coord)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default %(default)s)")
-
-
-def options_from(args: argparse.Namespace) -> EvaluationOptions:
-    """Checks the parsed arguments; ValueError names the flag, the value and the choices."""
-    task_named(args.task)
-    if args.uncertainty not in (None, *UNCERTAINTIES):
-        raise ValueError(f"unknown --uncertainty {args.uncertainty!r}; choose from {list(UNCERTAINTIES)}")
-    if args.overview is not None and (args.task != "coord" or len(args.section) != 1):
-        raise ValueError("--overview draws one section of the coord task")
-    if args.num_workers < 0:
-        raise ValueError(f"--num_workers cannot be {args.num_workers}")
-    asserted: dict[str, object] = {}
-    if args.grayscale:
-        asserted["in_channels"] = 1
-    for name in ("tiny", "fullsize"):
-        if getattr(args, name):
-            asserted[name] = True
-    if args.uncertainty is not None:
-        asserted["uncertainty"] = args.uncertainty
-    keywords = [*args.keywords, *([f"-s{args.session}"] if args.session else [])]
-    return EvaluationOptions(
-        scene=args.scene,
-        task=args.task,
-        sections=tuple(args.section),
-        datasets_dir=args.datasets_dir,
-        network_in=args.network_in,
-        search_dir=args.search_dir,
-        criteria=CheckpointFilter(tuple(keywords), args.min_ckpt_iter, args.max_ckpt_iter),
-        asserted=asserted,
-        solver=SolverOptions(
-            args.solver, args.hypotheses, args.threshold, args.inlieralpha, args.maxpixelerror, args.seed
-        ),
-        image_height=args.image_height,
-        num_workers=args.num_workers,
-        plot=args.plot,
-        save_pred=args.save_pred,
-        overview=args.overview,
+    task: str = option(choices=TASKS, help="whose results")
+    section: str | None = option(
+        None,
+        help="whose results; validation or test: of the section that fits each run; default: the last block of each file",
     )
+    search_dir: Path | None = option(None, help="select in every run folder there and below; default: in the current folder")
+    scene: str | None = option(None, help="in a search: only runs of this scene")
+    runs: RunChoice = RunChoice()
+    min_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints beyond this iteration")
+    max_ckpt_iter: float | None = option(None, check=_not_nan, help="only checkpoints before this iteration")
+    export: str | None = option(
+        None,
+        metavar="PATH",
+        help="copy the selected weights, with their record, there; fields in "
+        "braces ({scene} {task} {sim_chunk:.2f} {real_chunk:.2f} {domain} {partial} ...) are filled "
+        "from the record",
+    )
+
+    @property
+    def criteria(self) -> RunFilter:
+        """Which runs a search finds."""
+        return self.runs.criteria(scene=self.scene, task=self.task)
+
+
+def parse_options(arguments: Sequence[str], description: str | None = None) -> EvaluationOptions:
+    """The options of a command line, checked.
+
+    Raises:
+        ValueError: a value that is not allowed, or flags that contradict each other; names them.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add_options(parser, EvaluationOptions)
+    parser.add_argument(
+        "--search_dir",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="DIR",
+        help="evaluate the runs of SCENE and --task in DIR and all its sub-folders; without DIR: in the direct sub-folders "
+        "of --network_in",
+    )
+    others, keywords = without_keywords(arguments, SHORT_FLAGS)
+    args = parser.parse_args(others)
+    args.keywords = keywords
+    options = options_from(EvaluationOptions, args, search_dir=args.search_dir)
+    if options.overview is not None and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--overview draws one section of the coord task")
+    if options.tiny and options.runs.size == "full":
+        raise ValueError("--tiny and --size full contradict each other")
+    return options
+
+
+def without_keywords(arguments: Sequence[str], short_flags: Collection[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Takes `--keywords a -tiny` out of a command line, because argparse would take -tiny for a flag.
+
+    Args:
+        short_flags: the command's flags with a single dash; one of them, or any with two dashes, ends the keywords.
+    Returns:
+        (the other arguments, all keywords). A --keywords without a word stays, for argparse to complain about.
+    """
+    others: list[str] = []
+    keywords: list[str] = []
+    inside = False
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if argument.startswith("--") or flag in short_flags:
+            inside = argument == "--keywords"
+            if flag == "--keywords" and value:
+                keywords.append(value)
+            else:
+                others.append(argument)
+        elif inside:
+            if others and others[-1] == "--keywords":
+                others.pop()
+            keywords.append(argument)
+        else:
+            others.append(argument)
+    return others, tuple(keywords)

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.coord import CoordResult
 from evaluation.metrics import CoordSummary
 from evaluation.pictures import ERROR_COLOURS, coordinate_colours, coordinate_range, figure, save_figure
-from evaluation.reports import coord_report
+from evaluation.wording import coord_report
 
 _MAX_ROWS = 4
 _GROUND_POINTS = 60_000
@@ -103,7 +103,7 @@ def _draw_track(axis, results: Sequence[CoordResult]) -> None:
     inside = np.concatenate((ground_2M, true_2N), 1)
     low_2, high_2 = inside.min(1), inside.max(1)
     margin = 0.1 * float((high_2 - low_2).max()) + 1.0
-    outside = int(((estimated_2N.T < low_2 - margin) | (estimated_2N.T > high_2 + margin)).any(1).sum())
+    outside = int(((low_2 - margin > estimated_2N.T) | (high_2 + margin < estimated_2N.T)).any(1).sum())
     failures = sum(not r.pose.success for r in results)
     axis.set_xlim(low_2[0] - margin, high_2[0] + margin)
     axis.set_ylim(low_2[1] - margin, high_2[1] + margin)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 
 from evaluation.coord import CoordResult
-from evaluation.dense import DenseResult
-from evaluation.reports import replacing
+from evaluation.measures import DenseResult
+from records.files import replacing
 from tasks import CLASS_NAMES
 
 _NO_LABEL_GREY = 0.25
@@ -54,7 +56,7 @@ def _show_map(axes, values_hw: np.ndarray, title: str, *, label: str, limits: tu
     axes.figure.colorbar(image, ax=axes, label=label, shrink=0.7)
 
 
-def _draw_coord(axes, result: CoordResult) -> None:
+def draw_coord(axes, result: CoordResult) -> None:
     low_3, high_3 = coordinate_range(result.coord_true_3hw[:, result.valid_hw])
     everywhere = np.ones_like(result.valid_hw)
     axes[1].imshow(coordinate_colours(result.coord_true_3hw, result.valid_hw, low_3, high_3))
@@ -65,7 +67,7 @@ def _draw_coord(axes, result: CoordResult) -> None:
         _show_map(axes[3], result.error_hw, "distance", label="m")
 
 
-def _draw_depth(axes, result: DenseResult) -> None:
+def draw_depth(axes, result: DenseResult) -> None:
     truth_hw = np.where(result.valid_hw, result.truth, np.nan)
     if not result.valid_hw.any():
         return
@@ -75,7 +77,7 @@ def _draw_depth(axes, result: DenseResult) -> None:
     _show_map(axes[3], np.abs(result.prediction - truth_hw), "difference", label="m")
 
 
-def _draw_normal(axes, result: DenseResult) -> None:
+def draw_normal(axes, result: DenseResult) -> None:
     low_3, high_3 = -np.ones(3), np.ones(3)
     everywhere = np.ones_like(result.valid_hw)
     axes[1].imshow(coordinate_colours(result.truth, result.valid_hw, low_3, high_3))
@@ -88,7 +90,7 @@ def _draw_normal(axes, result: DenseResult) -> None:
         _show_map(axes[3], angle_hw, "angle", label="deg")
 
 
-def _draw_semantics(axes, result: DenseResult) -> None:
+def draw_semantics(axes, result: DenseResult) -> None:
     colours = matplotlib.colormaps["tab10"].colors[: len(CLASS_NAMES)]
     for axis, classes_HW, title in ((axes[1], result.truth, "true classes"), (axes[2], result.prediction, "predicted")):
         axis.imshow(np.asarray(colours)[classes_HW])
@@ -100,11 +102,12 @@ def _draw_semantics(axes, result: DenseResult) -> None:
     axes[3].set_title("wrong pixels")
 
 
-_DRAW = {"coord": _draw_coord, "depth": _draw_depth, "normal": _draw_normal, "semantics": _draw_semantics}
+def draw_prediction(result: CoordResult | DenseResult, draw: Callable[[Any, Any], None], path: Path) -> None:
+    """Writes a PNG: image, truth, prediction, error and, where predicted, uncertainty.
 
-
-def draw_prediction(result: CoordResult | DenseResult, task: str, path: Path) -> None:
-    """Writes a PNG: image, truth, prediction, error and, where predicted, uncertainty."""
+    Args:
+        draw: the task's own, such as `draw_coord`: fills the second to fourth panel.
+    """
     panels = 4 + (result.sigma_hw is not None)
     made = figure(4.2 * panels, 3.2)
     axes = made.subplots(1, panels)
@@ -112,7 +115,7 @@ def draw_prediction(result: CoordResult | DenseResult, task: str, path: Path) ->
         axis.set_axis_off()
     axes[0].imshow(result.image_HW3)
     axes[0].set_title(result.stem)
-    _DRAW[task](axes, result)
+    draw(axes, result)
     if result.sigma_hw is not None:
         _show_map(axes[4], result.sigma_hw, "predicted standard deviation", label="")
     save_figure(made, path)

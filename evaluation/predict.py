@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -15,7 +17,8 @@ from dataloader.batch import Batch
 from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import Sample, SectionDataset
-from networks import TransPoseNet
+from geometry.grid import FULL_SIZE_STRIDE, STRIDE, cell_centres
+from runs.device import autocast_for
 
 _BATCH_SIZE = 4
 
@@ -27,41 +30,71 @@ class Prediction:
     Attributes:
         batch: as the network saw it, on its device.
         images_BHW3: uint8 RGB images before normalisation, for pictures.
-        prediction_BChw, sigma_B1hw: the network's output; no uncertainty: None.
+        prediction_BChw, sigma_B1hw: the network's output, float32; no uncertainty: None.
+        stride: pixels per cell of the network's output; the labels have their own (`batch.stride`).
     """
 
     batch: Batch
     images_BHW3: np.ndarray
     prediction_BChw: torch.Tensor
     sigma_B1hw: torch.Tensor | None
+    stride: int
+
+    def at_labels(self, values_BChw: torch.Tensor) -> torch.Tensor:
+        """A map of the network's grid at the centres of the labels' cells, [B, C, h, w] of the labels."""
+        if self.stride == self.batch.stride:
+            return values_BChw
+        h, w = self.batch.labels_BChw.shape[-2:]
+        return sample_at_centres(values_BChw, h, w, self.batch.stride // self.stride)
+
+
+def sample_at_centres(values_BCHW: torch.Tensor, h: int, w: int, stride: int) -> torch.Tensor:
+    """A map sampled bilinearly at the centres of larger cells, [B, C, h, w].
+
+    Args:
+        stride: cells of the map per larger cell and axis.
+    """
+    B, _, H, W = values_BCHW.shape
+    size_2 = values_BCHW.new_tensor([W, H])
+    xy_hw2 = cell_centres(h, w, stride, device=values_BCHW.device).permute(1, 2, 0)
+    grid_BHW2 = (2 * xy_hw2 / size_2 - 1).expand(B, h, w, 2)
+    # The centres of the last cells may lie beyond the border.
+    return F.grid_sample(values_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def predictions(
-    net: TransPoseNet,
+    net: nn.Module,
     dataset: SectionDataset,
     preprocessing: Preprocessing,
     *,
     device: torch.device,
+    precision: str = "float32",
     num_workers: int = 0,
     title: str = "evaluate",
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the data set, float32, with a progress bar.
+    """Predictions in the order of the data set, with a progress bar.
 
     Images of different sizes never share a batch: padding would change the statistics that the network normalises by.
+
+    Args:
+        net: with an `architecture`.
+        precision: of the network's arithmetic, see `autocast_for`.
     """
     net = net.to(device).eval()
-    task = net.architecture.task
+    task, stride = net.architecture.task, FULL_SIZE_STRIDE if net.architecture.fullsize else STRIDE
     loader = DataLoader(dataset, _BATCH_SIZE, collate_fn=list, num_workers=num_workers)
     with tqdm(total=len(dataset), desc=title, unit="img", dynamic_ncols=True) as bar:
         for samples in loader:
             for _, group in itertools.groupby(samples, key=_shapes):
                 raw = collate(list(group))
                 with torch.inference_mode():
-                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task)
-                    prediction, sigma = net(batch.images_B3HW)
-                yield Prediction(batch, raw.images_BHW3.numpy(), prediction, sigma)
+                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(stride, raw.stride))
+                    with autocast_for(device, precision):
+                        prediction, sigma = net(batch.images_B3HW)
+                sigma = None if sigma is None else sigma.float()
+                yield Prediction(batch, raw.images_BHW3.numpy(), prediction.float(), sigma, stride)
                 bar.update(len(batch.stems))
 
 
 def _shapes(sample: Sample) -> tuple:
-    return sample.image_HW3.shape, tuple(sample.label.shape)
+    return sample.view.image_HW3.shape, tuple(sample.label.map_Chw.shape), sample.label.stride

@@ -2,59 +2,104 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing, preprocessing_from_record, record_of
-from dataloader.scenes import GREY_MEAN, GREY_STD, scene_statistics
+from dataloader.geometry_check import check_geometry
+from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
 from dataloader.section import SectionDataset
-from evaluation import coord, dense
-from evaluation.checkpoints import find_checkpoints
+from evaluation.checkpoints import Weights, find_weights
+from evaluation.coord import CoordFigures, coord_results
+from evaluation.dense import DenseFigures, dense_results
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
 from evaluation.predict import predictions
-from evaluation.reports import section_file, write_estimated_positions, write_results
-from evaluation.sections import section_dirs
-from networks import TransPoseNet, load_network
+from evaluation.reports import (
+    Subject,
+    save_arrays,
+    section_file,
+    was_evaluated,
+    weights_fingerprint,
+    write_estimated_positions,
+    write_results,
+)
+from evaluation.sections import section_dirs, section_for
+from evaluation.task_table import EVALUATIONS
+from networks import load_network
+from networks.architecture import Architecture
+from runs.device import autocast_for
+from runs.preprocessing import preprocessing_for
+from runs.record import SectionRecord, section_record
+from tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
-_STATISTICS_SECTIONS = ("train_sim", "train_drone_sim", "train_drone_real")
+# What another system's weights were trained in.
+_PRECISION_WITHOUT_RECORD = "float32"
 
 
-def evaluate(options: EvaluationOptions, device: torch.device) -> list[Path]:
+@dataclass
+class Outcome:
+    """What became of the chosen weights files.
+
+    Attributes:
+        evaluated: those with new results. skipped: (weights, section) whose results were there already.
+        damaged: files that could not be read, with the reason.
+    """
+
+    evaluated: list[Path] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A section to evaluate on, or a group of them."""
+
+    name: str
+    folders: list[Path]
+    contents: tuple[SectionRecord, ...]
+
+
+def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     """Evaluates every chosen weights file on every chosen section and writes the reports beside the weights.
 
-    Returns:
-        the weights files.
+    A weights file that cannot be read is passed over with a message where others can.
+
     Raises:
-        ValueError, OSError: bad weights, data or flags; a message for the user.
+        ValueError, OSError: bad data or flags, or no weights file that can be read; a message for the user.
     """
-    sections = {section: section_dirs(options.scene_dir, section) for section in options.sections}
-    checkpoints = find_checkpoints(options.network_in, options.search_dir, options.criteria)
-    if options.overview is not None and len(checkpoints) != 1:
-        raise ValueError(f"--overview draws one weights file, but {len(checkpoints)} were chosen")
-    for folder in sorted({weights.parent for weights in checkpoints}):
+    autocast_for(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
+    chosen = find_weights(options)
+    if options.overview is not None and len(chosen) != 1:
+        raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
+    wanted = {w.path: list(dict.fromkeys(section_for(s, w.run, w.path) for s in options.section)) for w in chosen}
+    sections = {name: _open_section(options, name) for name in dict.fromkeys(itertools.chain(*wanted.values()))}
+    for weights in chosen:
+        if weights.run is not None and weights.run.record is not None:
+            check_architecture(weights.run.record.architecture, options, weights.path)
+    for folder in sorted({weights.path.parent for weights in chosen}):
         _check_writable(folder)
-    for weights in checkpoints:
-        net = load_network(weights)
-        check_architecture(net, options, weights)
-        preprocessing = choose_preprocessing(net, weights, options)
-        for section, folders in sections.items():
-            dataset = SectionDataset(folders, options.task, preprocessing.image_height)
-            report = _evaluate_section(net, weights, section, dataset, preprocessing, options, device)
-            logger.info("%s\n%s", weights, report)
-    return checkpoints
+
+    evaluation = _Evaluation(options, device)
+    for weights in chosen:
+        evaluation.of_weights(weights, [sections[name] for name in wanted[weights.path]])
+    damaged = evaluation.outcome.damaged
+    if damaged and len(damaged) == len(chosen):
+        raise ValueError("; ".join(damaged.values()))
+    return evaluation.outcome
 
 
-def check_architecture(net: TransPoseNet, options: EvaluationOptions, weights: Path) -> None:
+def check_architecture(found: Architecture, options: EvaluationOptions, weights: Path) -> None:
     """Raises ValueError when the task or a flag contradicts the weights."""
-    found = net.architecture
     if found.task != options.task:
         raise ValueError(f"{weights} is a network for the task {found.task}, not for --task {options.task}")
     for name, value in options.asserted.items():
@@ -62,68 +107,127 @@ def check_architecture(net: TransPoseNet, options: EvaluationOptions, weights: P
             raise ValueError(f"{weights} has {name} = {getattr(found, name)}, but a flag says {value}")
 
 
-def choose_preprocessing(net: TransPoseNet, weights: Path, options: EvaluationOptions) -> Preprocessing:
-    """Image size and normalisation as in training: from the record beside the weights, else from the scene.
-
-    Raises:
-        ValueError: the record contradicts the weights or the scene has no statistics.
-    """
-    grayscale = net.architecture.in_channels == 1
-    record = record_of(weights)
-    if record is not None:
-        if record.get("scene") != options.scene:
-            logger.warning("%s was trained on the scene %s, not on %s", weights, record.get("scene"), options.scene)
-        preprocessing = preprocessing_from_record(record["preprocessing"])
-        if preprocessing.grayscale != grayscale:
-            raise ValueError(f"the training record of {weights} says grayscale = {preprocessing.grayscale}; it is not")
-    elif grayscale:
-        preprocessing = Preprocessing(DEFAULT_IMAGE_HEIGHT, True, GREY_MEAN, GREY_STD)
-    else:
-        measured = [options.scene_dir / name for name in _STATISTICS_SECTIONS if (options.scene_dir / name).is_dir()]
-        statistics = scene_statistics(options.scene, options.scene_dir, measured)
-        preprocessing = Preprocessing(DEFAULT_IMAGE_HEIGHT, False, statistics.rgb_mean, statistics.rgb_std)
-    return replace(preprocessing, image_height=options.image_height or preprocessing.image_height)
+def _open_section(options: EvaluationOptions, name: str) -> _Section:
+    """The section, after a look at whether its labels, poses and calibrations belong together."""
+    folders = section_dirs(options.scene_dir, name)
+    contents = []
+    for folder in folders:
+        samples = SectionDataset([folder], options.task, options.image_height or DEFAULT_IMAGE_HEIGHT)
+        check_geometry(samples)
+        contents.append(section_record(folder, TASKS[options.task].label_folder, len(samples)))
+    return _Section(name, folders, tuple(contents))
 
 
-def _evaluate_section(
-    net: TransPoseNet,
-    weights: Path,
-    section: str,
-    dataset: SectionDataset,
-    preprocessing: Preprocessing,
-    options: EvaluationOptions,
-    device: torch.device,
-) -> str:
-    stream = predictions(
-        net, dataset, preprocessing, device=device, num_workers=options.num_workers, title=f"{weights.stem} {section}"
-    )
-    is_coord = options.task == "coord"
-    results = coord.coord_results(stream, options.solver) if is_coord else dense.dense_results(stream, options.task)
-    figures = coord.CoordFigures() if is_coord else dense.DenseFigures(options.task)
-    pred_folder = _folder(weights.parent / f"{options.task}_pred_{weights.stem}_{section}") if options.save_pred else None
-    plot_folder = _folder(section_file(weights, section, f"{options.task}_plots")) if options.plot else None
-    kept, names = [], []
-    for result in results:
-        figures.add(result)
-        # In a group of sections the same stem occurs more than once.
-        is_group = len(set(dataset.section_of)) > 1
-        names.append(result.stem.replace("/", "_") if is_group else result.stem.rpartition("/")[2])
-        if pred_folder is not None and is_coord:
-            coord.save_prediction(result, pred_folder / f"{names[-1]}.npz")
-        elif pred_folder is not None:
-            dense.save_prediction(result, options.task, pred_folder / f"{names[-1]}.npz")
-        if plot_folder is not None:
-            draw_prediction(result, options.task, plot_folder / f"{names[-1]}.png")
+class _Evaluation:
+    """What stays the same from one weights file to the next."""
+
+    def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
+        self.options, self.device = options, device
+        self.outcome = Outcome()
+        self._without_record: dict[bool, Preprocessing] = {}
+
+    def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
+        """Evaluates one weights file on its sections."""
+        options = self.options
+        try:
+            net = load_network(weights.path)
+        except ValueError as error:
+            self.outcome.damaged[weights.path] = str(error)
+            logger.error("cannot be read, passed over: %s", error)
+            return
+        check_architecture(net.architecture, options, weights.path)
+        settings = self._settings(weights, net)
+        content = weights_fingerprint(weights.path)
+        asks_for_files = options.plot or options.save_pred or options.overview is not None
+        for section in sections:
+            subject = Subject(section.name, content, section.contents, settings)
+            if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
+                logger.info("%s on %s: evaluated already", weights.path, section.name)
+                self.outcome.skipped.append((weights.path, section.name))
+                continue
+            report = self._of_section(net, weights.path, subject, section.folders)
+            logger.info("%s\n%s", weights.path, report)
+            if weights.path not in self.outcome.evaluated:
+                self.outcome.evaluated.append(weights.path)
+
+    def _settings(self, weights: Weights, net: nn.Module) -> dict[str, Any]:
+        """Everything that decides the figures, besides weights and data."""
+        options, record = self.options, weights.run.record if weights.run is not None else None
+        if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
+            logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
+        trained_in = (
+            _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
+        )
+        with autocast_for(self.device, options.precision or trained_in):
+            precision = "bf16" if torch.is_autocast_enabled(self.device.type) else "float32"
+        settings = {
+            "scene": options.scene,
+            "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
+            "architecture": net.architecture,
+            "precision": precision,
+        }
+        if EVALUATIONS[options.task].measure is None:
+            settings["solver"] = options.solver
+        return settings
+
+    def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
+        def choose() -> Preprocessing:
+            return preprocessing_for(
+                weights.path,
+                grayscale=grayscale,
+                scene=self.options.scene,
+                scene_dir=self.options.scene_dir,
+                image_height=self.options.image_height,
+            )
+
+        if weights.run is not None and weights.run.record is not None:
+            return choose()
+        if grayscale not in self._without_record:  # colours may have to be measured: once for all
+            self._without_record[grayscale] = choose()
+        return self._without_record[grayscale]
+
+    def _of_section(self, net: nn.Module, weights: Path, subject: Subject, folders: list[Path]) -> str:
+        """Predicts, measures and writes; returns the report's block."""
+        options, section, task = self.options, subject.section, self.options.task
+        preprocessing = subject.settings["preprocessing"]
+        dataset = SectionDataset(folders, task, preprocessing.image_height)
+        stream = predictions(
+            net,
+            dataset,
+            preprocessing,
+            device=self.device,
+            precision=subject.settings["precision"],
+            num_workers=options.num_workers,
+            title=f"{weights.name} {section}",
+        )
+        solves_poses = EVALUATIONS[task].measure is None
+        results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
+        figures = CoordFigures() if solves_poses else DenseFigures(task)
+        pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
+        plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
+        kept = []
+        for result in results:
+            figures.add(result)
+            # In a group of sections the same stem occurs more than once.
+            name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
+            if pred_folder is not None:
+                save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
+            if plot_folder is not None:
+                draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
+            if options.overview is not None:
+                kept.append(result)
+
+        if figures.positions_N3 is not None:
+            write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
         if options.overview is not None:
-            kept.append(result)
+            draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
+        return write_results(weights, task, subject, figures.summary(), figures.rows)
 
-    settings = {"scene": options.scene, "preprocessing": asdict(preprocessing), "architecture": asdict(net.architecture)}
-    if is_coord:
-        settings["solver"] = asdict(options.solver)
-        write_estimated_positions(weights, section, names, figures.positions_N3)
-    if options.overview is not None:
-        draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
-    return write_results(weights, options.task, section, figures.summary(), settings, figures.rows)
+
+def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
+    """File names with extension, as published; those of a group of sections say which."""
+    names = [files.image.name for files in dataset.files]
+    return [f"{s}/{n}" for s, n in zip(dataset.section_of, names, strict=True)] if with_section else names
 
 
 def _check_writable(folder: Path) -> None:

@@ -8,39 +8,29 @@ import numpy as np
 import torch
 
 import dsacstar
-from geometry.grid import STRIDE
+from records.options import between, option, positive
 
 SOLVERS = ("dsacstar", "published")
+LARGEST_SEED = 2**63 - 1
 # The published solver knows one focal length: images whose two differ by more than this share are refused.
 _FOCAL_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How poses are found.
+    """How poses are found; the fields are the flags."""
 
-    Attributes:
-        solver: 'dsacstar' (fx fy cx cy, batches, weighted by the predicted uncertainty) or 'published' (`forward_rgb`).
-        hypotheses: number of pose hypotheses.
-        threshold_px: inlier threshold.
-        inlier_alpha: scale of the soft inlier count.
-        max_error_px: reprojection errors are clamped here.
-        seed: of the hypotheses.
-    """
-
-    solver: str = "dsacstar"
-    hypotheses: int = 64
-    threshold_px: float = 10.0
-    inlier_alpha: float = 100.0
-    max_error_px: float = 100.0
-    seed: int = 2021
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise ValueError(f"unknown --solver {self.solver!r}; choose from {list(SOLVERS)}")
-        for name in ("hypotheses", "threshold_px", "inlier_alpha", "max_error_px"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"solver option {name} must be positive, got {getattr(self, name)}")
+    solver: str = option(
+        "dsacstar",
+        choices=SOLVERS,
+        group="pose solver (task coord)",
+        help="dsacstar (fx fy cx cy, weighted by the predicted uncertainty) or the published forward_rgb",
+    )
+    hypotheses: int = option(64, flags=("-hyps",), check=positive, help="pose hypotheses per image")
+    threshold: float = option(10.0, flags=("-t",), check=positive, help="inlier threshold in px")
+    inlieralpha: float = option(100.0, flags=("-ia",), check=positive, help="scale of the soft inlier count")
+    maxpixelerror: float = option(100.0, flags=("-maxerrr",), check=positive, help="clamp of the reprojection error in px")
+    seed: int = option(2021, check=between(0, LARGEST_SEED), help="of the hypotheses")
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class EstimatedPose:
 
 
 def solve_poses(
-    coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, K_B33: torch.Tensor, options: SolverOptions
+    coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, K_B33: torch.Tensor, options: SolverOptions, *, stride: int
 ) -> list[EstimatedPose]:
     """One pose per image; deterministic in inputs and options.
 
@@ -67,19 +57,21 @@ def solve_poses(
         coords_B3hw: predicted scene coordinates, metres.
         sigma_B1hw: their standard deviations, metres; used as weights by the 'dsacstar' solver.
         K_B33: intrinsics of the images, pixels.
+        stride: pixels per cell; cell (i, j) looks through ((j + 1/2) stride, (i + 1/2) stride).
     """
     coords_B3hw, K_B33 = coords_B3hw.float().cpu().contiguous(), K_B33.double().cpu()
     if options.solver == "published":
-        return [_solve_published(c_13hw, K_33, options) for c_13hw, K_33 in zip(coords_B3hw.split(1), K_B33, strict=True)]
+        pairs = zip(coords_B3hw.split(1), K_B33, strict=True)
+        return [_solve_published(c_13hw, K_33, options, stride) for c_13hw, K_33 in pairs]
     results = dsacstar.solve(
         coords_B3hw,
         K_B33,
         options=dsacstar.RansacOptions(
             hypotheses=options.hypotheses,
-            threshold_px=options.threshold_px,
-            inlier_alpha=options.inlier_alpha,
-            max_reprojection_px=options.max_error_px,
-            subsampling=STRIDE,
+            threshold_px=options.threshold,
+            inlier_alpha=options.inlieralpha,
+            max_reprojection_px=options.maxpixelerror,
+            subsampling=stride,
         ),
         weights=None if sigma_B1hw is None else sigma_B1hw[:, 0].float().cpu().contiguous(),
         seed=options.seed,
@@ -90,13 +82,13 @@ def solve_poses(
     ]
 
 
-def _solve_published(coords_13hw: torch.Tensor, K_33: torch.Tensor, options: SolverOptions) -> EstimatedPose:
+def _solve_published(coords_13hw: torch.Tensor, K_33: torch.Tensor, options: SolverOptions, stride: int) -> EstimatedPose:
     fx, fy = K_33[0, 0].item(), K_33[1, 1].item()
     if abs(fx / fy - 1) > _FOCAL_TOLERANCE:
         raise ValueError(f"--solver published knows one focal length, but fx = {fx:.1f} and fy = {fy:.1f} px")
     pose_44 = torch.zeros(4, 4, dtype=torch.float64)
     success = dsacstar.forward_rgb(
-        coords_13hw, pose_44, options.hypotheses, options.threshold_px, (fx * fy) ** 0.5, K_33[0, 2].item(),
-        K_33[1, 2].item(), options.inlier_alpha, options.max_error_px, STRIDE,
+        coords_13hw, pose_44, options.hypotheses, options.threshold, (fx * fy) ** 0.5, K_33[0, 2].item(),
+        K_33[1, 2].item(), options.inlieralpha, options.maxpixelerror, stride,
     )  # fmt: skip
     return EstimatedPose(pose_44.numpy(), success, None)

@@ -38,8 +38,10 @@ def normal_loss(
     B, _, h, w = batch.labels_BChw.shape
     check_shapes(logits_B2hw, sigma_B1hw, (B, 2, h, w))
     valid_B1hw = batch.valid_B1hw
-    up_3 = batch.labels_BChw.new_tensor([0.0, 0.0, 1.0])  # any unit vector, so that unlabelled cells stay finite
-    normal_B3hw = torch.where(valid_B1hw, batch.labels_BChw, up_3[:, None, None])
+    # Any unit vector, so that unlabelled cells stay finite; filled in place, as a GPU waits for constants of the CPU.
+    up_311 = batch.labels_BChw.new_zeros(3, 1, 1)
+    up_311[2] = 1.0
+    normal_B3hw = torch.where(valid_B1hw, batch.labels_BChw, up_311)
 
     angles_B2hw = angles_from_logits(logits_B2hw)
     difference_B2hw = (angles_B2hw - angles_from_normal(normal_B3hw)).abs()

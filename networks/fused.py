@@ -18,8 +18,8 @@ from networks.transposenet import DenseNetwork
 class FusedTransPoseNet(DenseNetwork):
     """`num_encoders` encoders (`mlr_encoder_1`, ...) read the same images; their features are merged for the decoder.
 
-    An encoder none of whose parameters takes gradients runs without autograd: it costs no gradient memory and no
-    backward time.
+    Autograd records nothing of an encoder whose parameters take no gradients (`freeze_encoders`): it costs no gradient
+    memory and no backward time.
     """
 
     def __init__(self, architecture: Architecture, mean: torch.Tensor | None = None):
@@ -41,7 +41,7 @@ class FusedTransPoseNet(DenseNetwork):
         return tuple(self.get_submodule(f"mlr_encoder_{index}") for index in indices)
 
     def features(self, images_BcHW: torch.Tensor) -> torch.Tensor:
-        return self.merge([_encode(encoder, images_BcHW) for encoder in self.encoders])
+        return self.merge([encoder(images_BcHW) for encoder in self.encoders])
 
     def merge(self, features: list[torch.Tensor]) -> torch.Tensor:
         """One feature map [B, C, h, w] of the encoders' [B, C, h, w] each."""
@@ -49,11 +49,3 @@ class FusedTransPoseNet(DenseNetwork):
         skip_conv, skip_norm = self.mlr_skip
         skip_BChw = group_norm(skip_conv(merged_BMhw), skip_norm, relu=False)
         return torch.relu(skip_BChw + self.mlr_forward(group_norm(merged_BMhw, self.mlr_norm, relu=False)))
-
-
-def _encode(encoder: Encoder, images_BcHW: torch.Tensor) -> torch.Tensor:
-    # Images that take gradients themselves need the graph through a frozen encoder all the same.
-    if images_BcHW.requires_grad or any(parameter.requires_grad for parameter in encoder.parameters()):
-        return encoder(images_BcHW)
-    with torch.no_grad():
-        return encoder(images_BcHW)

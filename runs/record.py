@@ -215,7 +215,7 @@ def section_record(section_dir: Path, label_folder: str, samples: int) -> Sectio
 @cache
 def software_versions() -> dict[str, str]:
     """Versions of what computes, and of this project where it is a git checkout."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     root = Path(__file__).resolve().parents[1]
     try:
         described = subprocess.run(

@@ -10,25 +10,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> int:
-    from evaluation.checkpoints import keywords_as_options
-    from evaluation.selection import result_folders, select_and_export
-    from tasks import TASKS, task_named
+    from evaluation.checkpoints import IterationRange
+    from evaluation.options import SelectionOptions, without_keywords
+    from evaluation.selection import runs_with_results, select_and_export
+    from records.options import add_options, options_from
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--task", required=True, help=f"one of {', '.join(sorted(TASKS))}")
-    add("--section", default=None, help="the section whose results count (default: the last block of each file)")
-    add("--search_dir", type=Path, default=None, help="select in every run folder below (default: in the current folder)")
-    add("--keywords", nargs="+", action="extend", default=[], metavar="K", help="all must occur in the run folder's path")
-    add("--export", default=None, metavar="PATH",
-        help="copy the selected weights, with their training record, there; fields in braces ({scene} {task} "
-        "{sim_chunk:.2f} {real_chunk:.2f} {real_domain} {partial} ...) are filled from the training record")
-    args = parser.parse_args(keywords_as_options(sys.argv[1:], ("-h",)))
+    add_options(parser, SelectionOptions)
+    others, keywords = without_keywords(sys.argv[1:], ("-h",))
+    args = parser.parse_args(others)
+    args.keywords = keywords
     try:
-        task_named(args.task)
-        folders = result_folders(args.search_dir, args.task, args.keywords) if args.search_dir else [Path.cwd()]
-        select_and_export(folders, args.task, args.section, args.export, print)
+        options = options_from(SelectionOptions, args)
+        folders = [Path.cwd()]
+        if options.search_dir is not None:
+            folders = [run.folder for run in runs_with_results(options.search_dir, options.task, options.criteria)]
+        iterations = IterationRange(options.min_ckpt_iter, options.max_ckpt_iter)
+        select_and_export(folders, options.task, options.section, options.export, print, iterations)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

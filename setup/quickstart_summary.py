@@ -16,7 +16,7 @@ COLUMNS = {"translation_error_m": "position_m", "rotation_error_deg": "rotation_
 
 def errors_of(weights: Path, section: str) -> pd.DataFrame:
     """Errors per image (columns position_m, rotation_deg), indexed by stem."""
-    table = weights.parent / f"{section}_{weights.stem}_task_coord.csv"
+    table = weights.parent / f"{section}_{weights.name}_task_coord.csv"
     if not table.is_file():
         raise FileNotFoundError(f"no evaluation at {table}; run test_single_task.py on {weights} first")
     return pd.read_csv(table, index_col="stem")[list(COLUMNS)].rename(columns=COLUMNS)

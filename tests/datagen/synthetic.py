@@ -18,14 +18,21 @@ SIZE = 200.0
 HEIGHT_STEP, COLOUR_STEP = 1.0, 0.25
 
 
-def write_raster(path: Path, bands: np.ndarray, step: float, *, left=LEFT, top=TOP, crs=CRS_CODE, **profile) -> Path:
-    """Writes [rows, cols] or [bands, rows, cols] as a north-up GeoTIFF."""
+def write_raster(
+    path: Path, bands: np.ndarray, step: float = 1.0, *, left=LEFT, top=TOP, crs=CRS_CODE, transform=None, tags=None, **profile
+) -> Path:
+    """Writes [rows, cols] or [bands, rows, cols] as a GeoTIFF, north-up unless a transform is given.
+
+    Args: tags: attributes of the dataset, such as scales, units, colorinterp, descriptions.
+    """
     bands = bands[None] if bands.ndim == 2 else bands
     options = dict(
         driver="GTiff", height=bands.shape[1], width=bands.shape[2], count=bands.shape[0], dtype=bands.dtype, crs=crs
     )
-    transform = Affine(step, 0, left, 0, -step, top)
+    transform = Affine(step, 0, left, 0, -step, top) if transform is None else transform
     with rasterio.open(path, "w", transform=transform, **options, **profile) as raster:
+        for name, value in (tags or {}).items():
+            setattr(raster, name, value)
         raster.write(bands)
     return path
 

@@ -139,7 +139,7 @@ def test_further_sections_keep_the_scene_frame(run, hills, tmp_path, capsys):
     assert run("--num_images", "3", "--section", "b")[0] == 0
     record = json.loads((scene_dir / "scene.json").read_text())
     assert record["origin_xyz"] == [2600000, 1200000, 10] and set(record["sections"]) == {"a", "b"}
-    assert run("--num_images", "3", "--section", "c", "--origin", "0", "0", "0")[0] == 2
+    assert run("--num_images", "3", "--section", "c", "--origin", "2600000", "1200000", "0")[0] == 2
     assert "has the origin" in capsys.readouterr().err
     assert not (scene_dir / "c").exists()
 

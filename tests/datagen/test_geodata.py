@@ -16,13 +16,14 @@ from .test_labels import pose
 
 
 def warped(source, target, crs, resampling=Resampling.cubic, **profile):
-    """The raster in another CRS; what it does not cover becomes its nodata."""
+    """The raster in another CRS, with its colour tags; what it does not cover becomes its nodata."""
     with rasterio.open(source) as raster:
         transform, width, height = calculate_default_transform(
             raster.crs, crs, raster.width, raster.height, *raster.bounds
         )
         options = {**raster.profile, "crs": crs, "transform": transform, "width": width, "height": height, **profile}
         with rasterio.open(target, "w", **options) as out:
+            out.colorinterp, out.descriptions = raster.colorinterp, raster.descriptions
             for band in range(1, raster.count + 1):
                 reproject(rasterio.band(raster, band), rasterio.band(out, band), resampling=resampling)
     return target

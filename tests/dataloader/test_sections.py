@@ -9,9 +9,8 @@ from PIL import Image
 from dataloader.choice import training_sections
 from dataloader.images import decode_image
 from dataloader.labels import read_calibration, read_pose
-from dataloader.sampler import RunBatchSampler
 from dataloader.scenes import PUBLISHED_SCENES, measure
-from dataloader.section import SectionDataset
+from dataloader.section import SectionDataset, ViewDataset
 
 
 def test_samples_come_sorted_by_stem(plane_section):
@@ -96,11 +95,118 @@ def test_an_absent_section_names_those_present(plane_section):
         SectionDataset([section.parent / "val_sim"], "coord", 64)
 
 
-def test_a_label_of_the_wrong_size_is_named(plane_section):
+@pytest.mark.parametrize("shape", [(5, 5), (16, 24), (8, 13), (63, 96)])
+def test_a_label_of_the_wrong_size_is_named(plane_section, shape):
     section = plane_section(1)
-    torch.save(torch.zeros(3, 5, 5), section / "init" / "view_000.dat")
-    with pytest.raises(ValueError, match="view_000.dat has a map of"):
+    torch.save(torch.zeros(3, *shape), section / "init" / "view_000.dat")
+    with pytest.raises(ValueError, match=r"view_000.dat has a map of .*64 x 96.*\[8, 12\] \(stride 8\).*\[64, 96\] \(stride 1\)"):
         SectionDataset([section], "coord", 64)[0]
+
+
+def test_classes_on_the_coarse_grid_are_refused(plane_section):
+    section = plane_section(1)
+    np.save(section / "semantics" / "view_000.npy", np.full((8, 12), 2, np.uint8))
+    with pytest.raises(ValueError, match=r"view_000.npy has a map of \[8, 12\].*needs \[64, 96\] \(stride 1\)$"):
+        SectionDataset([section], "semantics", 64)[0]
+
+
+@pytest.mark.parametrize("stride", [8, 1])
+def test_the_stride_of_labels_is_recognised(plane_section, stride):
+    for task, channels in (("coord", 3), ("depth", 1), ("normal", 3)):
+        label = SectionDataset([plane_section(1, stride=stride)], task, 32, stride=stride)[0].label
+        assert label.stride == stride and label.map_Chw.shape == (channels, 64 // stride, 96 // stride)
+        assert label.valid_1hw.shape == (1, 64 // stride, 96 // stride) and label.valid_1hw.all()
+
+
+def test_coarse_labels_are_refused_for_full_size_and_fine_ones_serve_both(plane_section):
+    coarse, fine = plane_section(1), plane_section(1, name="scene-fullsize/train_sim", stride=1)
+    with pytest.raises(ValueError, match="view_000.dat has one cell per 8 pixels.*`--fullsize`.*<scene>-fullsize"):
+        SectionDataset([coarse], "depth", 64, stride=1)[0]
+    assert SectionDataset([fine], "depth", 64, stride=8)[0].label.stride == 1
+    assert SectionDataset([coarse], "semantics", 64, stride=8)[0].label.stride == 1
+
+
+def test_hidden_files_of_other_systems_are_no_samples(plane_section):
+    section = plane_section(2)
+    for folder in ("rgb", "poses", "calibration", "init"):
+        for name in ("._view_000.png", "._view_000.txt", "._view_000.dat", ".DS_Store", "Thumbs.db"):
+            (section / folder / name).write_bytes(b"Mac OS X")
+    dataset = SectionDataset([section], "coord", 64)
+    assert dataset.stems == ["train_sim/view_000", "train_sim/view_001"]
+    assert len(list(dataset)) == 2
+
+
+@pytest.mark.parametrize(
+    "folder, name", [("rgb", "view_001.jpg"), ("rgb", "view_001.PNG"), ("poses", "view_001.TXT"), ("init", "view_001.DAT")]
+)
+def test_two_files_of_one_stem_are_refused_by_name(plane_section, folder, name):
+    section = plane_section(2)
+    (section / folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"two files of one name in .*{folder}: .*view_001\.") as caught:
+        SectionDataset([section], "coord", 64)
+    assert name in str(caught.value)
+
+
+def test_more_missing_files_than_fit_are_counted(plane_section):
+    section = plane_section(8)
+    for index in range(7):
+        (section / "poses" / f"view_00{index}.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"poses/view_000, .*poses/view_004 and 2 more$"):
+        SectionDataset([section], "coord", 64)
+
+
+def test_absent_folders_and_empty_sections_are_named(plane_section):
+    section = plane_section(1)
+    with pytest.raises(ValueError, match="no section"):
+        SectionDataset([], "coord", 64)
+    with pytest.raises(ValueError, match="at least 16 px, got 15"):
+        SectionDataset([section], "coord", 15)
+    for file in section.rglob("*.*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="train_sim is empty"):
+        SectionDataset([section], "coord", 64)
+    (section / "poses").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"lacks the folders \['poses'\]"):
+        SectionDataset([section], "coord", 64)
+
+
+def test_an_index_beyond_the_length_is_another_appearance_of_a_sample(plane_section):
+    dataset = SectionDataset([plane_section(3)], "coord", 64)
+    once, again = dataset[1], dataset[7]
+    assert (once.index, again.index) == (1, 7) and once.view.stem == again.view.stem
+    assert np.array_equal(once.view.image_HW3, again.view.image_HW3)
+
+
+def test_the_cache_keeps_what_fits_and_nothing_else(plane_section, monkeypatch):
+    section = plane_section(3)
+    one = SectionDataset([section], "coord", 64)[0].nbytes
+    assert one == 64 * 96 * 3 + 8 * 12 * 3 * 4 + 8 * 12
+    monkeypatch.setattr("dataloader.section._CACHE_BYTES", 2 * one)
+    dataset = SectionDataset([section], "coord", 64, cache=True)
+    first = [dataset[index] for index in range(3)]
+    for file in (section / "rgb").iterdir():
+        file.unlink()
+    for index in (0, 1, 4):
+        assert dataset[index].view is first[index % 3].view and dataset[index].index == index
+    with pytest.raises(FileNotFoundError, match="view_002"):
+        dataset[2]
+
+
+def test_photos_without_truth_are_loaded_as_those_of_sections(plane_section):
+    section = plane_section(2, height=80, width=100)
+    samples = SectionDataset([section], "coord", 40)
+    K_33 = read_calibration(section / "calibration" / "view_000.txt", 80, 100)
+    paths = sorted((section / "rgb").iterdir())
+    views = ViewDataset([(paths[0], K_33), paths[1]], 40)
+    assert len(views) == 2 and views.stems == ["rgb/view_000", "rgb/view_001"]
+    for view, sample in zip(views, samples, strict=True):
+        assert np.array_equal(view.image_HW3, sample.view.image_HW3) and view.image_HW3.shape == (40, 50, 3)
+    assert torch.equal(views[0].K_33, samples[0].view.K_33) and views[0].K_33[0, 0] == 32
+    assert views[1].K_33[:2].isnan().any()  # never a guess
+    with pytest.raises(ValueError, match="no photo"):
+        ViewDataset([], 40)
+    with pytest.raises(ValueError, match="at least 16"):
+        ViewDataset(paths, 8)
 
 
 def test_an_unknown_class_code_is_an_error(plane_section):
@@ -120,7 +226,8 @@ def test_statistics_in_closed_form(tmp_path):
         coords[:, :, :6] = torch.tensor([10.0, 20.0, 30.0])[:, None, None] + 4.0 * index
         torch.save(coords, section / "init" / f"{stem}.dat")
         torch.save(torch.where(coords[0] == -1, -1.0, 100.0 + 50 * index), section / "depth" / f"{stem}.dat")
-        torch.save(torch.tensor([0.0, -0.6, -0.8])[:, None, None].expand(3, 8, 12).clone(), section / "normal" / f"{stem}.dat")
+        normal_3 = torch.tensor([0.0, -0.6, -0.8])
+        torch.save(normal_3[:, None, None].expand(3, 8, 12).clone(), section / "normal" / f"{stem}.dat")
         Image.new("RGB", (96, 64), (255 * index, 51, 102)).save(section / "rgb" / f"{stem}.png")
     (section / "init" / "._a.dat").write_bytes(b"finder")
     (section / "rgb" / "._a.png").write_bytes(b"finder")
@@ -179,22 +286,3 @@ def test_test_sections_are_never_chosen_for_training(tmp_path):
                     names = training_sections(tmp_path, sim_data_chunk=sim, real_data_chunk=real, real_only=False,
                                               real_data_domain=domain)
                     assert all(section.name.startswith("train_") for section in names)
-
-
-def test_an_epoch_shows_every_sample_once_and_resumes_anywhere():
-    whole = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3))
-    assert [len(b) for b in whole] == [4, 4, 2] * 3
-    assert all(sorted(sum(whole[3 * e : 3 * e + 3], [])) == list(range(10)) for e in range(3))
-    assert whole[0:3] != whole[3:6]
-    rest = list(RunBatchSampler([False] * 10, 4, seed=1, epochs=3, start_images=18))
-    assert rest == whole[5:]
-
-
-def test_a_real_share_repeats_few_photos_and_covers_all_synthetic_images():
-    is_real = [True] * 2 + [False] * 18
-    sampler = RunBatchSampler(is_real, 5, seed=1, epochs=2, real_share=0.5)
-    epochs = [sampler.order_of(e) for e in range(2)]
-    assert all(sum(i < 2 for i in order) == 10 and len(order) == 20 for order in epochs)
-    assert {i for order in epochs for i in order} == set(range(20))
-
-

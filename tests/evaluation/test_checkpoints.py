@@ -1,4 +1,4 @@
-"""Which weights are found, by name, keyword and iteration."""
+"""Which weights are found: by what their runs are, by folder name and by iteration."""
 
 from __future__ import annotations
 
@@ -6,75 +6,184 @@ import re
 
 import pytest
 
-from evaluation.checkpoints import CheckpointFilter, find_checkpoints, iteration_of, keywords_as_options
+from evaluation.checkpoints import find_weights, run_of
+from evaluation.options import parse_options
+from evaluation.sections import section_for
+from runs.record import write_record, write_sidecar
+from tests.evaluation.conftest import make_record
 
 
 @pytest.fixture
 def runs(tmp_path):
-    for run in ("town-coord-sim_only-tiny", "town-coord-finetune", "town-depth-sim_only"):
-        (tmp_path / run).mkdir()
+    """Four runs of two scenes whose names begin alike, and one of the published system; weights are empty files."""
+    root = tmp_path / "checkout-tiny" / "runs"
+    for name, changes in {
+        "town-coord-sim_only-tiny": {},
+        "town-coord-ip": {
+            "stage": "finetune",
+            "kind": "pairs",
+            "domain": "in_place",
+            "options": {"session": "ft", "seed": 1},
+        },
+        "town-coord-oop": {
+            "stage": "finetune",
+            "kind": "pairs",
+            "domain": "out_of_place",
+            "options": {"session": "ft2", "seed": 1},
+        },
+        "town-depth-sim_only": {"task": "depth"},
+        "town-b-coord-sim_only-tiny": {"scene": "town-b"},
+    }.items():
+        folder = root / name
+        folder.mkdir(parents=True)
+        write_record(folder, make_record(name, **{"scene": "town", **changes}))
+    published = root / "deep" / "town-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00"
+    published.mkdir(parents=True)
+    for folder in [*root.iterdir(), published]:
+        if folder.name == "deep":
+            continue
         for name in ("model.net", "model_resume.net", "ckpt_iter_0000020.net", "ckpt_iter_0000003.net", "resume_state.pt"):
-            (tmp_path / run / name).touch()
-    return tmp_path
+            (folder / name).touch()
+    return root
 
 
-def names(paths):
-    return [f"{path.parent.name}/{path.name}" for path in paths]
+def find(*arguments, task="coord"):
+    return find_weights(parse_options(["town", "--task", task, *(str(a) for a in arguments)]))
+
+
+def names(weights):
+    return [f"{w.path.parent.name}/{w.path.name}" for w in weights]
+
+
+def folders(weights):
+    return sorted({w.path.parent.name for w in weights})
 
 
 def test_a_folder_means_its_numbered_checkpoints_and_latest_weights(runs):
-    folder = runs / "town-coord-finetune"
-    assert [p.name for p in find_checkpoints(folder, None)] == [
+    assert [w.path.name for w in find("--network_in", runs / "town-coord-ip")] == [
         "ckpt_iter_0000003.net", "ckpt_iter_0000020.net", "model.net",
     ]  # fmt: skip
 
 
-def test_a_search_finds_the_runs_with_all_keywords(runs):
-    found = find_checkpoints(None, runs, CheckpointFilter(("town", "coord", "-tiny"), min_iteration=0))
-    assert names(found) == ["town-coord-sim_only-tiny/" + n for n in ("ckpt_iter_0000003.net", "ckpt_iter_0000020.net")]
-    assert len(find_checkpoints(None, runs, CheckpointFilter(("sim_only",)))) == 6
+@pytest.mark.parametrize("kept", ["model.net", "ckpt_iter_0000003.net"])
+def test_latest_and_numbered_weights_may_lie_in_different_folders(runs, kept):
+    for path in (runs / "town-coord-ip").glob("*.net"):
+        if path.name != kept:
+            path.unlink()
+    assert names(find("--network_in", runs / "town-coord-ip")) == [f"town-coord-ip/{kept}"]
+    assert f"town-coord-ip/{kept}" in names(find("--search_dir", runs))
+
+
+def test_a_search_finds_the_runs_of_scene_and_task_only(runs):
+    assert folders(find("--search_dir", runs)) == [
+        "town-coord-ip", "town-coord-oop", "town-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00",
+        "town-coord-sim_only-tiny",
+    ]  # fmt: skip
+    assert folders(find("--search_dir", runs, task="depth")) == ["town-depth-sim_only"]
+    found = find_weights(parse_options(["town-b", "--task", "coord", "--search_dir", str(runs)]))
+    assert folders(found) == ["town-b-coord-sim_only-tiny"]
+
+
+def test_the_published_switch_searches_the_direct_subfolders(runs):
+    assert folders(find("--search_dir", "--network_in", runs)) == [
+        "town-coord-ip",
+        "town-coord-oop",
+        "town-coord-sim_only-tiny",
+    ]
+    assert len(find("--search_dir", "--network_in", runs / "deep")) == 3
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(3, None, [20]), (2, 20, [3]), (None, 21, [3, 20]), (0, None, [3, 20])]
+    ("flags", "expected"),
+    [
+        (["--domain", "out_of_place"], ["town-coord-oop"]),
+        (["--kind", "sim_only", "--size", "full"], ["town-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00"]),
+        (["--stage", "finetune"], ["town-coord-ip", "town-coord-oop"]),
+        (["--session", "ft"], ["town-coord-ip"]),
+        (["--session", "clean_training"], ["town-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00"]),
+        (["--keywords", "sim_only", "-tiny"], ["town-coord-sim_only-tiny"]),
+        # The checkout's folder is called ...-tiny, which says nothing about the runs in it.
+        (["--keywords", "!-tiny", "!oop", "!sim_only"], ["town-coord-ip"]),
+    ],
+)
+def test_flags_narrow_the_search_by_record_and_keywords_by_folder_name(runs, flags, expected):
+    assert folders(find("--search_dir", runs, *flags)) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(3, None, [20]), (2, 20, [3]), (None, 21, [3, 20]), (0, "1e99", [3, 20])]
 )
 def test_both_ends_of_the_range_are_exclusive_and_unnumbered_weights_drop_out(runs, low, high, expected):
-    found = find_checkpoints(runs / "town-coord-finetune", None, CheckpointFilter((), low, high))
-    assert [iteration_of(path) for path in found] == expected
+    limits = [
+        *(["--min_ckpt_iter", low] if low is not None else []),
+        *(["--max_ckpt_iter", high] if high is not None else []),
+    ]
+    found = find("--network_in", runs / "town-coord-ip", *limits)
+    assert [w.path.name for w in found] == [f"ckpt_iter_{n:07d}.net" for n in expected]
 
 
 @pytest.mark.parametrize("name", ["model.net", "model-sc-1.00.net", "my_ckpt_best.net", "crossloc_se.net"])
 def test_files_are_accepted_by_the_name_rule(tmp_path, name):
     (tmp_path / name).touch()
-    assert find_checkpoints(tmp_path / name, None) == [tmp_path / name]
+    found = find("--network_in", tmp_path / name)
+    assert [w.path for w in found] == [tmp_path / name] and found[0].run is None
+
+
+def test_named_weights_must_be_what_the_flags_say(runs):
+    folder = runs / "town-coord-ip"
+    assert len(find("--network_in", folder, "--session", "ft", "--kind", "pairs", "--keywords", "coord", "!-tiny")) == 3
+    for flags in (["--kind", "sim_only"], ["--session", "ft2"], ["--domain", "out_of_place"], ["--size", "full"]):
+        with pytest.raises(ValueError, match="town-coord-ip, which is not of"):
+            find("--network_in", folder, *flags)
+    with pytest.raises(FileNotFoundError, match="keywords oop"):
+        find("--network_in", folder, "--keywords", "oop")
+    (runs / "deep" / "model.net").touch()
+    with pytest.raises(ValueError, match="nothing says what run"):
+        find("--network_in", runs / "deep" / "model.net", "--kind", "pairs")
 
 
 def test_what_cannot_be_found_is_named(runs):
     (runs / "weights.net").touch()
     with pytest.raises(ValueError, match=r"weights\.net.*model\*\.net"):
-        find_checkpoints(runs / "weights.net", None)
+        find("--network_in", runs / "weights.net")
     with pytest.raises(FileNotFoundError, match=re.escape(str(runs / "absent"))):
-        find_checkpoints(runs / "absent", None)
+        find("--network_in", runs / "absent")
     with pytest.raises(FileNotFoundError, match="absent"):
-        find_checkpoints(None, runs / "absent")
-    with pytest.raises(FileNotFoundError, match="9 found.*winter"):
-        find_checkpoints(None, runs, CheckpointFilter(("winter",)))
-    for pair in ((None, None), (runs, runs)):
+        find("--search_dir", runs / "absent")
+    with pytest.raises(FileNotFoundError, match="winter"):
+        find("--search_dir", runs, "--keywords", "winter")
+    with pytest.raises(FileNotFoundError, match="3 weights files, none beyond 20"):
+        find("--network_in", runs / "town-coord-ip", "--min_ckpt_iter", 20)
+    with pytest.raises(FileNotFoundError, match="session other"):
+        find("--search_dir", runs, "--session", "other")
+    for flags in (
+        [],
+        ["--network_in", runs, "--search_dir", runs],
+        ["--search_dir"],
+        ["--search_dir", "--network_in", runs / "weights.net"],
+    ):
         with pytest.raises(ValueError, match="--network_in"):
-            find_checkpoints(*pair)
+            find(*flags)
 
 
-def test_keywords_may_begin_with_a_dash():
-    flags = ("-t",)
-    assert keywords_as_options(["town", "--keywords", "coord", "-tiny", "--plot", "-t", "3"], flags) == [
-        "town", "--keywords=coord", "--keywords=-tiny", "--plot", "-t", "3",
-    ]  # fmt: skip
-    assert keywords_as_options(["--keywords", "a", "-t", "3", "-tiny"], flags) == ["--keywords=a", "-t", "3", "-tiny"]
+def test_sections_follow_from_the_run(runs, tmp_path):
+    def sections(folder):
+        weights = runs / folder / "model.net"
+        return [section_for(name, run_of(weights), weights) for name in ("validation", "val_drone_sim")]
 
-
-def test_a_keyword_with_an_exclamation_mark_excludes(tmp_path):
-    for name in ("field-coord", "field-coord-tiny"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.net").touch()
-    criteria = CheckpointFilter(("field-coord", "!-tiny"))
-    assert find_checkpoints(None, tmp_path, criteria) == [tmp_path / "field-coord" / "model.net"]
+    assert sections("town-coord-sim_only-tiny") == ["val_sim", "val_drone_sim"]
+    assert sections("town-coord-ip") == ["val_drone_real", "val_drone_sim"]
+    assert sections("town-coord-oop") == ["val_oop_drone_real", "val_drone_sim"]
+    assert sections("deep/town-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00")[0] == "val_sim"
+    for folder, expected in (("town-coord-ip", "test_drone_real"), ("town-coord-oop", "test_oop_drone_real")):
+        assert section_for("test", run_of(runs / folder / "model.net"), runs) == expected
+    with pytest.raises(ValueError, match="sim_only data, which has no test section"):
+        section_for("test", run_of(runs / "town-coord-sim_only-tiny" / "model.net"), runs)
+    with pytest.raises(ValueError, match="foreign.net.*validation"):
+        section_for("validation", None, runs / "foreign.net")
+    # Exported weights keep their record.
+    exported = tmp_path / "w" / "model-sc-1.00.net"
+    exported.parent.mkdir()
+    exported.write_bytes(b"weights")
+    write_sidecar(exported, make_record("town-coord-oop", kind="pairs", domain="out_of_place"))
+    assert section_for("validation", run_of(exported), exported) == "val_oop_drone_real"

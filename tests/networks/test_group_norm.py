@@ -38,6 +38,13 @@ def test_value_and_gradient_equal_the_plain_modules(relu, channels):
     assert ours[1].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("relu", [True, False])
+def test_contiguous_tensors_go_through_the_plain_modules(relu):
+    torch.manual_seed(0)
+    norm, x = nn.GroupNorm(32, 64), torch.randn(2, 64, 5, 7)
+    assert torch.equal(group_norm(x, norm, relu=relu), plain(relu)(x, norm))
+
+
 def test_bfloat16_gradient_is_as_close_to_the_truth_as_the_plain_one():
     torch.manual_seed(0)
     norm = nn.GroupNorm(32, 64)
