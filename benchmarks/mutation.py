@@ -299,7 +299,9 @@ def tests_for(mutant: Mutant, seconds: dict[str, float], reached: dict[str, dict
     chosen, total = [], 0.0
     room = f"tests/{mutant.path.split('/')[0]}/"
     # The room's own tests first, then by time.
-    for name in sorted(names, key=lambda name: (seconds.get(name, 0.0) > 1.0, not name.startswith(room), seconds.get(name, 0.0))):
+    for name in sorted(
+        names, key=lambda name: (seconds.get(name, 0.0) > 1.0, not name.startswith(room), seconds.get(name, 0.0))
+    ):
         total += seconds.get(name, 0.0)
         if total < _BUDGET_S or not chosen:
             chosen.append(name)
@@ -337,7 +339,9 @@ def main() -> None:
     os.environ.setdefault("BRIGHTON_BEACH_DIR", str(ROOT.parent / "shared" / "data" / "brighton_beach"))
     start = time.monotonic()
     drawn = draw(args.rooms, args.sample or 10**9, args.seed)
-    known = {(entry["path"], entry["before"], entry["after"]): entry["reason"] for entry in json.loads(EQUIVALENT.read_text())}
+    known = {
+        (entry["path"], entry["before"], entry["after"]): entry["reason"] for entry in json.loads(EQUIVALENT.read_text())
+    }
     equivalent = [replace(m, outcome="equivalent", by=known[m.key]) for m in drawn if m.key in known]
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     with copies(args.jobs) as folders:

@@ -55,7 +55,10 @@ class Lanes:
 
         outputs = list(self._pool.map(run, images_BCHW.tensor_split(min(self.parts, len(images_BCHW)))))
         sigmas = [sigma for _, sigma in outputs if sigma is not None]
-        whole = (torch.cat([prediction for prediction, _ in outputs]).detach(), torch.cat(sigmas).detach() if sigmas else None)
+        whole = (
+            torch.cat([prediction for prediction, _ in outputs]).detach(),
+            torch.cat(sigmas).detach() if sigmas else None,
+        )
         if grad and not inference:
             # The loss ends at these copies; backward() goes on from there, part by part.
             self._inside, self._outside = outputs, tuple(t if t is None else t.requires_grad_() for t in whole)

@@ -69,7 +69,9 @@ def imported_rooms(tree: ast.AST) -> tuple[set[str], set[str]]:
 
 
 def test_the_lists_are_not_empty():
-    assert len(PYTHON) > 100 and len(BASH) > 8 and {room_of(path) for path in PYTHON} >= IMPORTS.keys() - {"threads", "tasks"}
+    assert (
+        len(PYTHON) > 100 and len(BASH) > 8 and {room_of(path) for path in PYTHON} >= IMPORTS.keys() - {"threads", "tasks"}
+    )
 
 
 def test_the_table_of_imports_runs_downwards_only():
@@ -85,7 +87,9 @@ def test_imports_run_down_the_table(path):
     runtime, typing = imported_rooms(ast.parse((ROOT / path).read_text(encoding="utf-8")))
     ours = IMPORTS.keys() | set(ABOVE) | {room_of(p) for p in PYTHON if "/" not in p}
     allowed = {room, *IMPORTS[room]}
-    assert not (runtime & ours) - allowed, f"{path} imports {sorted((runtime & ours) - allowed)}; {room} may {sorted(allowed)}"
+    assert not (runtime & ours) - allowed, (
+        f"{path} imports {sorted((runtime & ours) - allowed)}; {room} may {sorted(allowed)}"
+    )
     assert not (typing & ours) - allowed - set(TYPING.get(room, ()))
 
 

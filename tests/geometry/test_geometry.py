@@ -236,14 +236,18 @@ def test_projection_in_closed_form_with_a_camera_per_image():
 def test_angles_in_closed_form():
     normals = torch.tensor([[1.0, 0, 0, -1, 0.5], [0, -2, 0, 0, 0.5], [0, 0, 3, 0, -math.sqrt(0.5)]], dtype=torch.float64)
     azimuth, elevation = torch.rad2deg(angles_from_normal(normals[None]))[0]
-    assert azimuth.tolist() == pytest.approx([0, -90, 0, 180, 45]) and elevation.tolist() == pytest.approx([0, 0, 90, 0, -45])
+    assert azimuth.tolist() == pytest.approx([0, -90, 0, 180, 45]) and elevation.tolist() == pytest.approx(
+        [0, 0, 90, 0, -45]
+    )
     angles = torch.tensor([[0.0, math.pi / 2, 1], [0, 0, math.pi / 2]], dtype=torch.float64)
     assert torch.allclose(normal_from_angles(angles[None])[0], torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]).double())
     first, second = normals[None, :, [0, 0, 0, 2]], normals[None, :, [1, 3, 4, 2]]
     assert angle_between_deg(first, second)[0].tolist() == pytest.approx([90, 180, 60, 0])
 
 
-@pytest.mark.parametrize("attitude", [(0, -60, 20), (0, -60, -20), (180, -45, 10), (90, -45, 10), (20, -89.99999, 5), (-90, 0, 40)])
+@pytest.mark.parametrize(
+    "attitude", [(0, -60, 20), (0, -60, -20), (180, -45, 10), (90, -45, 10), (20, -89.99999, 5), (-90, 0, 40)]
+)
 def test_attitudes_on_the_axes_and_close_to_the_nadir_round_trip(attitude):
     matrices = [enu_from_camera(*attitude), enu_from_camera(12, -34, 56)]
     yaw, pitch, roll = yaw_pitch_roll_from_enu_camera(matrices[0])

@@ -61,7 +61,9 @@ def test_a_perfect_reprojection_costs_the_lower_clamp():
 def test_every_loss_refuses_predictions_that_would_broadcast(task):
     """Shapes that torch would stretch in silence, which makes every number wrong."""
     channels = {"coord": 3, "depth": 1, "normal": 2, "semantics": 6}[task]
-    labels = torch.ones(1, 4, 6, dtype=torch.int64) if task == "semantics" else torch.ones(1, 1 if task == "depth" else 3, 4, 6)
+    labels = (
+        torch.ones(1, 4, 6, dtype=torch.int64) if task == "semantics" else torch.ones(1, 1 if task == "depth" else 3, 4, 6)
+    )
     batch = batch_of(labels, torch.ones(1, 1, 4, 6, dtype=torch.bool))
     for shape in ((1, channels, 1, 6), (2, channels, 4, 6)):
         with pytest.raises(ValueError, match="prediction of shape"):
