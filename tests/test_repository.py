@@ -136,7 +136,7 @@ def test_versions_that_ran_satisfy_the_lower_bounds():
     def numbers(version: str) -> list[int]:
         return [int(part) for part in re.findall(r"\d+", version.split("+")[0].split(".post")[0])]
 
-    required = dict(re.findall(r"^([\w-]+)>=([\w.]+)$", (ROOT / "setup/requirements.txt").read_text(), re.MULTILINE))
+    required = dict(re.findall(r"^([\w-]+)[>=]=([\w.]+)$", (ROOT / "setup/requirements.txt").read_text(), re.MULTILINE))
     ran = dict(re.findall(r"^([\w-]+)==([\w.+]+)$", (ROOT / "setup/constraints.txt").read_text(), re.MULTILINE))
     assert required.keys() == ran.keys()
     for name, lowest in required.items():
