@@ -17,14 +17,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from dataloader.images import decode_image  # noqa: E402
-from dataloader.augmentation import AugmentationOptions, draw_augmentation  # noqa: E402
-from dataloader.prepare import collate, prepare_for_training  # noqa: E402
-from dataloader.preprocessing import Preprocessing  # noqa: E402
-from dataloader.section import SectionDataset  # noqa: E402
+from dataloader.augmentation import AugmentationOptions, draw_augmentation
+from dataloader.images import decode_image
+from dataloader.prepare import collate, prepare_for_training
+from dataloader.preprocessing import Preprocessing
+from dataloader.section import SectionDataset
 
 
 def make_section(folder: Path, count: int, stride: int) -> Path:

@@ -68,9 +68,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     """Geodata, scene name and output."""
     geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS; each a file, a folder of tiles, or several of either)")
     geodata.add_argument("--surface", type=Path, nargs="+", action=Tiles, required=True, help="surface model")
-    geodata.add_argument(
-        "--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel"
-    )
+    geodata.add_argument("--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel")
     geodata.add_argument(
         "--landcover",
         type=Path,

@@ -47,9 +47,7 @@ def training_cameras(
         _say_without_split(record, len(stems), _held_out_sections(scene_dir))
         return flight
     if not training and not is_for_training(section):
-        log.warning(
-            "section %s is drawn around held-out photos, for there is no training photo: never train on it", section
-        )
+        log.warning("section %s is drawn around held-out photos, for there is no training photo: never train on it", section)
         return flight
     if not training:
         raise ValueError(f"{record if not split else '--split'}: no training photo is left to draw views around")

@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("photos")
     source = inputs.add_mutually_exclusive_group(required=True)
     source.add_argument("--cameras", type=Path, help="cameras.json: poses in the surface model's CRS")
-    source.add_argument(
-        "--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS"
-    )
+    source.add_argument("--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS")
     inputs.add_argument("--photos", type=Path, help="folder of the photos (default: the folder of --cameras)")
     inputs.add_argument(
         "--height",

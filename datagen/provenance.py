@@ -127,12 +127,7 @@ def inputs_of(args: argparse.Namespace, scene_dir: Path, cameras: list[Camera], 
     inputs = Inputs(cache_dir=scene_dir)
     for name, value in vars(args).items():
         paths = value if isinstance(value, (list, tuple)) else [value]
-        if (
-            name in _WITHOUT_EFFECT
-            or name == "photos"
-            or not paths
-            or not all(isinstance(path, Path) for path in paths)
-        ):
+        if name in _WITHOUT_EFFECT or name == "photos" or not paths or not all(isinstance(path, Path) for path in paths):
             continue
         if name in _RASTERS:
             inputs.add_raster(name, paths)
@@ -152,11 +147,7 @@ def inputs_of(args: argparse.Namespace, scene_dir: Path, cameras: list[Camera], 
 def _described(camera: Camera, *, whole: bool) -> list:
     """What counts of a camera: its pose, and with its photo the rest of it too."""
     described = [camera.stem, camera.world_from_cam_44.tolist()]
-    return (
-        [*described, camera.K_33.tolist(), camera.width, camera.height, camera.lens, camera.file]
-        if whole
-        else described
-    )
+    return [*described, camera.K_33.tolist(), camera.width, camera.height, camera.lens, camera.file] if whole else described
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -169,9 +160,7 @@ def settings_of(args: argparse.Namespace) -> dict:
     }
 
 
-def section_record(
-    settings: Mapping[str, Any], inputs: Mapping[str, dict], frame: Mapping[str, Any], **counts: int
-) -> dict:
+def section_record(settings: Mapping[str, Any], inputs: Mapping[str, dict], frame: Mapping[str, Any], **counts: int) -> dict:
     """The record of a new section.
 
     Args:

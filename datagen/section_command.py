@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON: nbImages, lonRange and latRange or xRange and yRange, hRange, heightReference (ground or "
         "ellipsoid), yawRange, pitchRange, rollRange",
     )
-    source.add_argument(
-        "--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model"
-    )
+    source.add_argument("--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model")
     source.add_argument(
         "--poses",
         type=Path,
@@ -137,9 +135,7 @@ def run(args: argparse.Namespace) -> None:
     with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
         sections.for_each(
             [by_stem[stem] for stem in sorted(folder_of)],
-            lambda camera: sections.write_sample(
-                staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)
-            ),
+            lambda camera: sections.write_sample(staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)),
             workers=args.workers,
             description=f"rendering {args.scene}",
             postfix={"rejected": rejected},
@@ -180,9 +176,7 @@ def _read_views(args: argparse.Namespace) -> sampling.Preset | list[Camera]:
 
 
 def _flight(args: argparse.Namespace) -> list[Camera]:
-    flight = (
-        camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
-    )
+    flight = camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
     return held_out.training_cameras(flight, args.split, args.output_dir / args.scene, args.scene, args.section)
 
 
@@ -218,7 +212,5 @@ def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str
         return {args.section: stems}
     parts = sections.obeyed_split(record, stems, sections.LHS_SHARES, redraw=args.overwrite)
     if set(parts) != set(sections.LHS_SHARES):
-        raise ValueError(
-            f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}"
-        )
+        raise ValueError(f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}")
     return {f"{part}_sim": names for part, names in parts.items()}

@@ -236,9 +236,7 @@ def _finish_interrupted(scene_dir: Path) -> None:
         if not _is_abandoned(folder):
             continue
         if (folder / _COMMIT).is_file():
-            log.info(
-                "finishing what an interrupted run had made: %s", ", ".join(read_json(folder / _COMMIT, "commit file"))
-            )
+            log.info("finishing what an interrupted run had made: %s", ", ".join(read_json(folder / _COMMIT, "commit file")))
             _take_places(scene_dir, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -312,9 +310,7 @@ def read_split_record(path: Path) -> dict[str, list[str]]:
     return parts
 
 
-def obeyed_split(
-    record: Path, stems: list[str], shares: dict[str, float], *, redraw: bool = False
-) -> dict[str, list[str]]:
+def obeyed_split(record: Path, stems: list[str], shares: dict[str, float], *, redraw: bool = False) -> dict[str, list[str]]:
     """The recorded split when there is a record, else a new one (not yet written).
 
     Args:
@@ -441,13 +437,9 @@ def check_frame(record: dict, scene: GeoScene, scene_dir: Path) -> None:
 def _check_same_frame(record: dict, crs: CRS, origin_xyz: Sequence[float], scene_dir: Path) -> None:
     # WKT texts of one CRS differ between versions of PROJ.
     if "crs" in record and record["crs"] != crs.to_wkt() and CRS.from_wkt(record["crs"]) != crs:
-        raise ValueError(
-            f"{scene_dir / SCENE_RECORD} is in another CRS than the surface model; choose another --scene name"
-        )
+        raise ValueError(f"{scene_dir / SCENE_RECORD} is in another CRS than the surface model; choose another --scene name")
     if "origin_xyz" in record and not np.allclose(record["origin_xyz"], origin_xyz, atol=1e-6):
-        raise ValueError(
-            f"{scene_dir / SCENE_RECORD} has the origin {record['origin_xyz']}, this scene {list(origin_xyz)}"
-        )
+        raise ValueError(f"{scene_dir / SCENE_RECORD} has the origin {record['origin_xyz']}, this scene {list(origin_xyz)}")
 
 
 def write_section_record(section_dir: Path, record: dict) -> None:

@@ -74,9 +74,7 @@ def read_header(path: Path) -> ImageHeader:
         header = ImageHeader(width, height, _orientation(image))
         # Pillow's size of a TIFF file is the turned one.
         return (
-            replace(header, width=height, height=width)
-            if image.format == "TIFF" and header.is_turned_sideways
-            else header
+            replace(header, width=height, height=width) if image.format == "TIFF" and header.is_turned_sideways else header
         )
 
 
@@ -129,7 +127,7 @@ def resized_shape(height_px: int, width_px: int, shorter_side_px: int) -> tuple[
 def resize_image(image_HW3: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """Resizes with an area filter downwards (no aliasing) and bilinear upwards."""
     H, W = image_HW3.shape[:2]
-    if (H, W) == (height_px, width_px):
+    if (height_px, width_px) == (H, W):
         return image_HW3
     shrinks = height_px <= H and width_px <= W
     return cv2.resize(image_HW3, (width_px, height_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -240,6 +240,4 @@ def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> li
         raise FileNotFoundError(f"section {section_dir} is incomplete, missing: {', '.join(missing[:_MAX_NAMED])}{more}")
     if not stems:
         raise ValueError(f"section {section_dir} is empty")
-    return [
-        SampleFiles(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems
-    ]
+    return [SampleFiles(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems]

@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 _TRAINING_SECTIONS = ("train_sim", "train_drone_sim", "train_drone_real")
 
 
-def preprocessing_from_statistics(statistics: SceneStatistics, *, grayscale: bool, image_height: int | None) -> Preprocessing:
+def preprocessing_from_statistics(
+    statistics: SceneStatistics, *, grayscale: bool, image_height: int | None
+) -> Preprocessing:
     """Of a network that starts from scratch on a scene."""
     height = image_height or DEFAULT_IMAGE_HEIGHT
     if grayscale:
@@ -40,7 +42,9 @@ def preprocessing_for(
     record = record_of(weights)
     if record is not None:
         if record.preprocessing.grayscale != grayscale:
-            raise ValueError(f"the record of {weights} says grayscale = {record.preprocessing.grayscale}; the network differs")
+            raise ValueError(
+                f"the record of {weights} says grayscale = {record.preprocessing.grayscale}; the network differs"
+            )
         return replace(record.preprocessing, image_height=image_height or record.preprocessing.image_height)
     statistics = PUBLISHED_SCENES.get(scene)
     if statistics is None:

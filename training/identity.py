@@ -14,7 +14,7 @@ from records import fingerprint
 from records.files import read_json
 from records.options import deciding
 from runs.preprocessing import preprocessing_for, preprocessing_from_statistics
-from runs.record import CameraRecord, ParentRecord, RunRecord, SectionRecord, record_of, section_record, software_versions
+from runs.record import CameraRecord, ParentRecord, RunRecord, record_of, section_record, software_versions
 from tasks import TASKS
 from training.names import run_name
 from training.options import TrainingOptions
@@ -104,7 +104,10 @@ def _preprocessing(options: TrainingOptions, statistics: SceneStatistics) -> Pre
         return preprocessing_from_statistics(statistics, grayscale=options.grayscale, image_height=options.image_height)
     inherited = {
         flag: preprocessing_for(
-            path, grayscale=options.grayscale, scene=options.scene, scene_dir=options.scene_dir,
+            path,
+            grayscale=options.grayscale,
+            scene=options.scene,
+            scene_dir=options.scene_dir,
             image_height=options.image_height,
         )
         for flag, path in options.starting_weights.items()

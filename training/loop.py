@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from dataloader.augmentation import draw_augmentation
@@ -24,7 +23,7 @@ from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT
 from dataloader.sampler import RunBatchSampler
 from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
-from loss import LossOptions, LossResult, loss_for
+from loss import LossOptions, loss_for
 from networks import DenseNetwork, load_published, save_network
 from networks.lanes import Lanes
 from runs.device import autocast_for, choose_device
@@ -57,9 +56,7 @@ def loss_options(options: TrainingOptions, statistics: SceneStatistics) -> LossO
     if not options.depth_relative:
         return options.loss
     unit = statistics.mean_depth
-    return replace(
-        options.loss, inittolerance=options.loss.inittolerance * unit, mindepth=options.loss.mindepth * unit
-    )
+    return replace(options.loss, inittolerance=options.loss.inittolerance * unit, mindepth=options.loss.mindepth * unit)
 
 
 def train(options: TrainingOptions) -> RunFolder:
@@ -75,8 +72,11 @@ def train(options: TrainingOptions) -> RunFolder:
     """
     device = choose_device(options.device)
     sections = training_sections(
-        options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,
-        real_only=options.real_only, real_data_domain=options.real_data_domain,
+        options.scene_dir,
+        sim_data_chunk=options.sim_data_chunk,
+        real_data_chunk=options.real_data_chunk,
+        real_only=options.real_only,
+        real_data_domain=options.real_data_domain,
     )
     stride = TASKS[options.task].stride(options.fullsize)
     num_workers = options.num_workers
@@ -103,8 +103,14 @@ class _Trainer:
     """One process's part of a run: owns the raw network; what runs it on several cores is `self.lanes`."""
 
     def __init__(
-        self, options: TrainingOptions, run: RunFolder, record: RunRecord, net: DenseNetwork, dataset: SectionDataset,
-        device: torch.device, num_workers: int,
+        self,
+        options: TrainingOptions,
+        run: RunFolder,
+        record: RunRecord,
+        net: DenseNetwork,
+        dataset: SectionDataset,
+        device: torch.device,
+        num_workers: int,
     ):
         self.options, self.run, self.record, self.dataset = options, run, record, dataset
         self.net = net
@@ -157,17 +163,29 @@ class _Trainer:
 
     def _introduce(self, log: TrainingLog) -> None:
         fresh = self.position.images_seen == 0
-        title = "***** A new training has been started *****" if fresh else f"Resumed after {self.position.images_seen} images"
+        title = (
+            "***** A new training has been started *****" if fresh else f"Resumed after {self.position.images_seen} images"
+        )
         parameters = sum(p.numel() for p in self.net.parameters())
-        lines = [title, f"Software: {dict(self.record.software)}", f"Output: {self.run.output}",
-                 f"Checkpoints: {self.run.checkpoints}", *(f"{k}: {v}" for k, v in self.record.options.items()),
-                 f"Parameters: {parameters}", f"Images per epoch: {self.images_in_epoch}"]
+        lines = [
+            title,
+            f"Software: {dict(self.record.software)}",
+            f"Output: {self.run.output}",
+            f"Checkpoints: {self.run.checkpoints}",
+            *(f"{k}: {v}" for k, v in self.record.options.items()),
+            f"Parameters: {parameters}",
+            f"Images per epoch: {self.images_in_epoch}",
+        ]
         log.message("\n".join(lines))
 
     def _steps(self, log: TrainingLog, interrupted: threading.Event) -> None:
         loader = DataLoader(
-            self.dataset, batch_sampler=self._sampler(), collate_fn=collate, num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda", worker_init_fn=_ignore_interrupts,
+            self.dataset,
+            batch_sampler=self._sampler(),
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_ignore_interrupts,
         )
         announced = -1
         for raw in loader:
@@ -199,8 +217,12 @@ class _Trainer:
     def _sampler(self) -> RunBatchSampler:
         options = self.options
         return RunBatchSampler(
-            [is_real_section(s) for s in self.dataset.section_of], options.batch_size, seed=options.seed,
-            epochs=options.epochs, start_images=self.position.images_seen, real_share=options.real_share,
+            [is_real_section(s) for s in self.dataset.section_of],
+            options.batch_size,
+            seed=options.seed,
+            epochs=options.epochs,
+            start_images=self.position.images_seen,
+            real_share=options.real_share,
         )
 
     def _step(self, raw: RawBatch, epoch: int, log: TrainingLog) -> None:
@@ -215,7 +237,12 @@ class _Trainer:
             group["lr"] = rate
         with torch.no_grad():
             batch = prepare_for_training(
-                raw.to(self.device), self.record.preprocessing, options.task, options.augmentation, draws, self.dataset.stride
+                raw.to(self.device),
+                self.record.preprocessing,
+                options.task,
+                options.augmentation,
+                draws,
+                self.dataset.stride,
             )
         with autocast_for(self.device, options.precision):
             prediction, sigma = self.lanes(batch.images_B3HW)
@@ -230,7 +257,11 @@ class _Trainer:
         self.optimizer.step()
         self.weights_move, self.last_step = False, (before, raw.stems)
         log.step_done(
-            result, images_before=before, stems=raw.stems, epoch=epoch, learning_rate=rate,
+            result,
+            images_before=before,
+            stems=raw.stems,
+            epoch=epoch,
+            learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
 

@@ -99,9 +99,7 @@ def test_every_lens_is_undistorted(model):
     image, pinhole = photos.undistorted(photo, camera)
     assert pinhole.lens is None and image.shape == photo.shape and (pinhole.width, pinhole.height) == (320, 240)
     assert np.allclose(pinhole.K_33, photos.pinhole_camera(camera).K_33)
-    assert pinhole.K_33[0, 0] / pinhole.K_33[1, 1] == pytest.approx(camera.K_33[0, 0] / camera.K_33[1, 1]), (
-        "zoomed evenly"
-    )
+    assert pinhole.K_33[0, 0] / pinhole.K_33[1, 1] == pytest.approx(camera.K_33[0, 0] / camera.K_33[1, 1]), "zoomed evenly"
     x = (np.arange(pinhole.width) + 0.5 - pinhole.K_33[0, 2]) / pinhole.K_33[0, 0]
     y = (np.arange(pinhole.height) + 0.5 - pinhole.K_33[1, 2]) / pinhole.K_33[1, 1]
     difference = np.abs(image.astype(int) - ray_colour(*np.meshgrid(x, y))).max(-1)
@@ -161,8 +159,7 @@ def test_photo_sections(flight, hills, tmp_path, capsys):
     assert run_photos(flight, hills, out) == 0
     scene_dir = out / "s"
     assert sorted(path.name for path in scene_dir.iterdir() if path.name != ".scene.json.lock") == sorted(
-        ["scene.json", "s_drone_split.txt"]
-        + [f"{p}_drone_{d}" for p in ("train", "val", "test") for d in ("real", "sim")]
+        ["scene.json", "s_drone_split.txt"] + [f"{p}_drone_{d}" for p in ("train", "val", "test") for d in ("real", "sim")]
     )
     found = {
         part: sorted(p.stem for p in (scene_dir / f"{part}_drone_real" / "rgb").iterdir())
@@ -217,13 +214,9 @@ def test_bad_photo_input(flight, hills, tmp_path, capsys):
     refused("--height -3", "--height", "-3")
     cameras(width=250)
     refused("P_00.png is 240 x 160 px, its camera says 250 x 160")
-    cameras(
-        photos=original["photos"] + [{"file": "photos/lost.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}]
-    )
+    cameras(photos=original["photos"] + [{"file": "photos/lost.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}])
     refused("photo 'photos/lost.jpg' of the cameras file is not in")
-    cameras(
-        photos=original["photos"] + [{"file": "photos/p_00.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}]
-    )
+    cameras(photos=original["photos"] + [{"file": "photos/p_00.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}])
     refused("two photos are called 'p_00'")
     cameras(photos=original["photos"] + [{**original["photos"][0], "file": "more/P_00.png"}])
     refused("photo 'more/P_00.png' of the cameras file is not in")
@@ -506,9 +499,7 @@ def test_brighton_beach_colmap_equals_cameras_json(brighton_beach):
     from_colmap = read_colmap(brighton_beach / "colmap")
     assert [camera.stem for camera in from_json] == [camera.stem for camera in from_colmap]
     for one, other in zip(from_json, from_colmap, strict=True):
-        assert np.allclose(one.K_33, other.K_33) and np.allclose(
-            one.world_from_cam_44, other.world_from_cam_44, atol=1e-4
-        )
+        assert np.allclose(one.K_33, other.K_33) and np.allclose(one.world_from_cam_44, other.world_from_cam_44, atol=1e-4)
 
 
 def test_brighton_beach_photos_lie_on_their_renders(brighton_beach):
@@ -542,9 +533,7 @@ def patch_shifts(photo_HW3, view, size=48, reach=8) -> list[np.ndarray]:
             score = cv2.matchTemplate(search, patch, cv2.TM_CCOEFF_NORMED)
             y, x = np.unravel_index(score.argmax(), score.shape)
             if score[y, x] > 0.6 and 0 < x < 2 * reach and 0 < y < 2 * reach:
-                shifts.append(
-                    np.array([x + _peak(score[y, x - 1 : x + 2]), y + _peak(score[y - 1 : y + 2, x])]) - reach
-                )
+                shifts.append(np.array([x + _peak(score[y, x - 1 : x + 2]), y + _peak(score[y - 1 : y + 2, x])]) - reach)
     return shifts
 
 

@@ -75,16 +75,28 @@ def test_the_options_are_the_flags():
     )
     defaults = {field.name: field.default for field in dataclasses.fields(AugmentationOptions)}
     assert defaults == {
-        "jitter": 0.1, "colour_jitter": 0.0, "shading": 0.0, "max_angle": 30.0, "max_tilt": 0.0, "max_shift": 0.0,
+        "jitter": 0.1,
+        "colour_jitter": 0.0,
+        "shading": 0.0,
+        "max_angle": 30.0,
+        "max_tilt": 0.0,
+        "max_shift": 0.0,
         "scale_range": (2 / 3, 3 / 2),
     }
 
 
 @pytest.mark.parametrize(
     "name, bad, most",
-    [("jitter", 1.01, 1.0), ("colour_jitter", -0.1, 1.0), ("shading", 0.7, 0.6), ("max_angle", 181.0, 180.0),
-     ("max_tilt", 31.0, 30.0), ("max_shift", 0.51, 0.5), ("scale_range", (2.0, 1.0), (1.0, 2.0)),
-     ("scale_range", (0.0, 1.0), (1.0, 1.0))],
+    [
+        ("jitter", 1.01, 1.0),
+        ("colour_jitter", -0.1, 1.0),
+        ("shading", 0.7, 0.6),
+        ("max_angle", 181.0, 180.0),
+        ("max_tilt", 31.0, 30.0),
+        ("max_shift", 0.51, 0.5),
+        ("scale_range", (2.0, 1.0), (1.0, 2.0)),
+        ("scale_range", (0.0, 1.0), (1.0, 1.0)),
+    ],
 )
 def test_ranges_are_checked_by_name(name, bad, most):
     with pytest.raises(ValueError, match=f"--{name} must"):

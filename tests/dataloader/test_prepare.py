@@ -93,10 +93,7 @@ def test_augmented_image_shows_what_the_augmented_pose_sees(plane_section, tilt)
 
 def test_augmented_depths_are_those_of_the_augmented_coordinates(plane_section):
     section, options = plane_section(2), AugmentationOptions(max_tilt=10.0)
-    depth, coords = (
-        trained(raw_batch(section, task), PREPROCESSING, task, options, seed=4)
-        for task in ("depth", "coord")
-    )
+    depth, coords = (trained(raw_batch(section, task), PREPROCESSING, task, options, seed=4) for task in ("depth", "coord"))
     _, expected_BN = reprojection_px(coords)
     assert torch.equal(depth.valid_B1hw, coords.valid_B1hw) and depth.valid_B1hw.float().mean() > 0.4
     valid_BN = depth.valid_B1hw.flatten(1)
@@ -160,9 +157,7 @@ def test_shading_is_smooth_and_different_in_every_image_and_channel(plane_sectio
 
 def test_grey_input_has_one_channel(plane_section):
     grey = Preprocessing(64, True, (0.4308,), (0.1724,))
-    batch = trained(
-        raw_batch(plane_section(2)), grey, "coord", AugmentationOptions(), seed=2
-    )
+    batch = trained(raw_batch(plane_section(2)), grey, "coord", AugmentationOptions(), seed=2)
     assert batch.images_B3HW.shape[1] == 1 and torch.isfinite(batch.images_B3HW).all()
 
 
@@ -219,9 +214,7 @@ def test_known_draws_move_pose_and_intrinsics_by_known_amounts(plane_section):
     cx, cy = 1.25 * (45 + 0.2 * 0.5 * 96), 1.25 * (30 - 0.2 * 64)
     torch.testing.assert_close(batch.K_B33[0].double(), intrinsics_matrix(75.0, 87.5, cx, cy), rtol=1e-6, atol=0)
     turn_44 = rotation_xy(math.radians(3), math.radians(-6)) @ rotation_z(math.radians(-20))
-    torch.testing.assert_close(
-        batch.world_from_cam_B44, (raw.world_from_cam_B44 @ turn_44).float(), rtol=1e-6, atol=1e-5
-    )
+    torch.testing.assert_close(batch.world_from_cam_B44, (raw.world_from_cam_B44 @ turn_44).float(), rtol=1e-6, atol=1e-5)
 
 
 def random_classes(section, colours):

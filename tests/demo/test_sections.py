@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from datagen.__main__ import main
+from datagen.cameras import centred_intrinsics, read_pose_file
 from datagen.demo import build
 from datagen.demo.settings import DemoSettings, FlightSettings, WorldSettings
-from datagen.render import Renderer
-from datagen.cameras import centred_intrinsics, read_pose_file
-from datagen.scene import GeoScene
 from datagen.demo.world import GeodataPaths
+from datagen.render import Renderer
+from datagen.scene import GeoScene
 
 SMALL = DemoSettings(
     seed=3,
@@ -66,7 +66,14 @@ def test_pairs_share_pose_and_labels_but_not_the_image(demo):
         real, sim = demo / f"{part}_drone_real", demo / f"{part}_drone_sim"
         assert stems(real) == stems(sim)
         for stem in stems(real):
-            for folder, suffix in (("poses", "txt"), ("calibration", "txt"), ("init", "dat"), ("depth", "dat"), ("normal", "dat"), ("semantics", "npy")):
+            for folder, suffix in (
+                ("poses", "txt"),
+                ("calibration", "txt"),
+                ("init", "dat"),
+                ("depth", "dat"),
+                ("normal", "dat"),
+                ("semantics", "npy"),
+            ):
                 name = f"{folder}/{stem}.{suffix}"
                 assert (real / name).read_bytes() == (sim / name).read_bytes(), name
             differences.append(np.abs(image(real, stem).astype(float) - image(sim, stem)).mean())
@@ -81,7 +88,7 @@ def test_labels_of_real_are_of_the_surveyed_world(demo):
         scenes[name] = Renderer(GeoScene.open(paths.surface, paths.ortho, paths.landcover, origin_xyz=_origin(demo)))
     section = demo / "test_drone_real"
     K_33 = centred_intrinsics(SMALL.focal_px, SMALL.width, SMALL.height)
-    worst = {name: 0.0 for name in scenes}
+    worst = dict.fromkeys(scenes, 0.0)
     for stem in stems(section):
         label = torch.load(section / "depth" / f"{stem}.dat", weights_only=True).numpy()
         pose_44 = read_pose_file(section / "poses" / f"{stem}.txt")

@@ -29,8 +29,13 @@ def case(name, dtype):
         assert 0.9 < valid.float().mean() < 1  # some cells are without a label
     K = intrinsics_matrix(float(inputs["focal"]), float(inputs["focal"]), 80.0, 60.0).to(dtype)
     batch = Batch(
-        images_B3HW=torch.zeros(2, 3, 120, 160), K_B33=K.expand(2, 3, 3), stems=("s/a", "s/b"), labels_BChw=labels,
-        valid_B1hw=valid, world_from_cam_B44=inputs["poses"].to(dtype), stride=1 if task == "semantics" else 8,
+        images_B3HW=torch.zeros(2, 3, 120, 160),
+        K_B33=K.expand(2, 3, 3),
+        stems=("s/a", "s/b"),
+        labels_BChw=labels,
+        valid_B1hw=valid,
+        world_from_cam_B44=inputs["poses"].to(dtype),
+        stride=1 if task == "semantics" else 8,
     )
     options = LossOptions(50.0, 0.1, 100.0, 1000.0 if task == "coord" else 10.0)
     sigma = inputs["unc"].to(dtype) if uncertainty == "MLE" else None

@@ -78,7 +78,9 @@ def test_kills_at_any_moment_change_nothing(tmp_path, plane_section, repository)
     plane_section(6)
     arguments = [*SMALL, "--epochs", 25]
     # Undisturbed by the command too: it runs on other threads than this process.
-    subprocess.run(command(repository, tmp_path, *arguments, "--session", "whole"), env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(
+        command(repository, tmp_path, *arguments, "--session", "whole"), env=ENVIRONMENT, check=True, capture_output=True
+    )
     whole = folder_of(options(tmp_path, *arguments, "--session", "whole"))
     rng, killed = random.Random(3), 0
     words = command(repository, tmp_path, *arguments, "--session", "killed", "--auto_resume")
@@ -159,8 +161,9 @@ def test_where_files_lie_and_how_they_are_read_may_change(tmp_path, plane_sectio
         train(options(tmp_path, *SMALL, "--epochs", 2))
     monkeypatch.undo()
     shutil.move(tmp_path / "scene", tmp_path / "moved" / "scene")
-    resumed = train(options(tmp_path, *SMALL, "--epochs", 2, "--auto_resume", "--datasets_dir", tmp_path / "moved",
-                            "--num_workers", 1))
+    resumed = train(
+        options(tmp_path, *SMALL, "--epochs", 2, "--auto_resume", "--datasets_dir", tmp_path / "moved", "--num_workers", 1)
+    )
     assert equal_weights(last_checkpoint(whole), last_checkpoint(resumed))
 
 
