@@ -227,7 +227,7 @@ def unique_stems(photos: list[str]) -> list[str]:
     bare = [PurePath(file).stem for file in photos]
     count = Counter(stem.casefold() for stem in bare)
     folders = [tuple(part for part in PurePath(file).parts[:-1] if part not in ("..", "/")) for file in photos]
-    shared = len(os.path.commonprefix(folders))
+    shared = len(os.path.commonprefix(folders))  # noqa: RUF071 - whole parts, which is what it does with tuples
     stems = [
         "_".join((*folder[shared:], stem)) if count[stem.casefold()] > 1 else stem
         for folder, stem in zip(folders, bare, strict=True)

@@ -134,9 +134,7 @@ class TrainingLog:
         steps, self._pending = self._pending, []
         names = list(steps[0].result.regression)
         started = time.perf_counter()
-        rows = torch.stack([
-            torch.stack([s.result.total, s.result.valid_rate, *(s.result.regression[n] for n in names)]).float() for s in steps
-        ]).tolist()  # fmt: skip
+        rows = torch.stack([_figures(step.result, names) for step in steps]).tolist()
         seconds = (self._busy_seconds + time.perf_counter() - started) / sum(len(s.stems) for s in steps)
         self._busy_seconds = 0.0
         for step, (loss, valid, *values) in zip(steps, rows, strict=True):
@@ -185,6 +183,10 @@ class TrainingLog:
         self._board.close()
         self._text.close()
         self._csv_file.close()
+
+
+def _figures(result: LossResult, names: list[str]) -> torch.Tensor:
+    return torch.stack([result.total, result.valid_rate, *(result.regression[name] for name in names)]).float()
 
 
 def _cut(path: Path, size: int) -> None:

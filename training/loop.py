@@ -126,7 +126,7 @@ class _Trainer:
     def run_from(self, start: StartingPoint) -> None:
         """Trains to the end, going back to the last good state when a loss is not finite."""
         cores = configure_threads() if self.device.type == "cpu" else 1
-        # Into how many parts a batch is split decides the last bits: a property of the run, not of the machine it goes on at.
+        # Into how many parts a batch is split decides the last bits: a property of the run, wherever it goes on.
         self.parts = min(cores, self.options.batch_size) if start.state is None else start.state["parts"]
         self.lanes = Lanes(self.net, parts=self.parts, lanes=cores)
         if start.state is not None:

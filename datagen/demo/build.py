@@ -216,7 +216,9 @@ def _write_pair_sections(
         for part, stems in parts.items():
             pair = PAIR_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
-            sections.for_each(chosen, lambda camera: write_pair(camera, *pair), workers=workers, description=f"{part}_drone")
+            sections.for_each(
+                chosen, lambda camera, pair=pair: write_pair(camera, *pair), workers=workers, description=f"{part}_drone"
+            )
             for name in pair:
                 _write_record(staged, name, made_with, inputs, surveyed, len(stems))
         _write_scene_files(settings, staged, "drone", parts, surveyed)

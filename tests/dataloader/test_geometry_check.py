@@ -66,7 +66,8 @@ def test_wrong_focal_lengths_are_explained_with_both_numbers(plane_section, text
     with pytest.raises(
         ValueError,
         match=(
-            rf"the focal length were {factor} times what the labels say \({stated} px in calibration/, 64 px by the labels\); "
+            rf"the focal length were {factor} times what the labels say "
+            rf"\({stated} px in calibration/, 64 px by the labels\); "
             r"calibration/ wants that of the stored image, 96 x 64 px: .* the distance is 0\.00 px"
         ),
     ):

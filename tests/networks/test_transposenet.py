@@ -1,4 +1,4 @@
-"""The single-task network: sizes, head, and what it does with bad input. Its numbers: test_golden.py; its files: test_weights.py."""
+"""The single-task network: sizes, head, bad input. Its numbers: test_golden.py; its files: test_weights.py."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_muon_is_the_textbook_on_matrices_and_adam_elsewhere(layout):
     adam_parameters = [torch.nn.Parameter(p.detach().double().contiguous()) for p in others]
     adam = torch.optim.Adam(adam_parameters, lr=0.01)
     optimizer = muon(hidden, others)
-    for step in range(3):
+    for _ in range(3):
         for parameter in [*hidden, *others]:
             parameter.grad.mul_(-0.7).add_(0.1)
         for reference, parameter in zip(adam_parameters, others):
