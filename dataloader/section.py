@@ -71,6 +71,11 @@ class Sample:
     index: int
 
     @property
+    def image_HW3(self) -> np.ndarray:
+        """The view's picture, uint8 RGB."""
+        return self.view.image_HW3
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         return self.view.image_HW3.nbytes + self.label.map_Chw.nbytes + self.label.valid_1hw.nbytes

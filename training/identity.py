@@ -35,6 +35,9 @@ def build_record(
     Raises:
         ValueError, OSError: a section, the starting weights or their record cannot be read.
     """
+    for flag, path in options.starting_weights.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"{flag}: weights file not found: {path}")
     label_folder = TASKS[options.task].label_folder
     recorded = tuple(section_record(s, label_folder, dataset.section_of.count(s.name)) for s in sections)
     known = previous is not None and previous.sections == recorded

@@ -54,6 +54,9 @@ def save_state(
         "head_scale": head_scale_of(net),
         "optimizer": optimizer.state_dict(),
         "images_seen": position.images_seen,
+        # For whoever looks into the file; the images alone decide.
+        "epoch": position.images_seen // record.images_per_epoch,
+        "batch": position.images_seen % record.images_per_epoch // record.options["batch_size"],
         "passed_over": list(position.passed_over),
         "failures": position.failures,
         "log_bytes": dict(position.log_bytes),

@@ -187,15 +187,18 @@ def test_files_without_a_crs(site):
     assert site("EPSG:25833", "EPSG:25833", *UTM_CORNER).open(declared_crs="EPSG:2056").crs.to_epsg() == 25833
 
 
-def test_origins_too_far_for_float32_labels_are_refused(hills):
+def test_origins_too_far_for_float32_labels_are_said_and_then_refused(hills, caplog):
     with pytest.raises(
         ValueError, match=r"origin \[0, 0, 0\]: .* 2,600,200 m, where float32 labels come in steps of 0\.25 m"
     ):
         hills.open(origin_xyz=(0, 0, 0))
     with pytest.raises(ValueError, match="float32"):
-        hills.open(origin_xyz=(LEFT, TOP, -200_000.0))
-    # The steps are 8 mm at 100 km.
+        hills.open(origin_xyz=(LEFT, TOP, -2_000_000.0))
+    # The steps are 8 mm at 100 km and 16 mm at 200 km.
     assert hills.open(origin_xyz=(LEFT - 100_000, TOP, 0)).origin_xyz[0] == LEFT - 100_000
+    assert "float32" not in caplog.text
+    hills.open(origin_xyz=(LEFT - 200_000, TOP, 0))
+    assert "float32 labels come in steps of 0.0156 m" in caplog.text
 
 
 def test_one_line_says_what_was_assumed(site, tmp_path, caplog):
