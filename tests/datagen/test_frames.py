@@ -108,6 +108,7 @@ def test_web_mercator_is_brought_to_true_metres(tmp_path, lon, lat):
     [
         ("EPSG:2056", 7.4, 46.9, True),
         ("EPSG:25833", 15.0, 52.0, True),
+        ("EPSG:25833", 5.3, 60.4, True),  # Bergen, two zones off: 0.3 %
         ("EPSG:3035", 10.0, 50.0, True),
         ("EPSG:3035", 35.0, 65.0, False),  # 1.4 % at the border of the continent
         ("EPSG:3413", -45.0, 80.0, False),
@@ -123,6 +124,12 @@ def test_a_crs_is_kept_where_its_metre_is_one(crs, lon, lat, kept):
     if not kept:
         (x,), (y,) = transformed("EPSG:4326", frame.crs, [lon], [lat])
     assert np.allclose(frames.ground_scale(frame.crs, x, y), 1, atol=frames.MAX_SCALE_ERROR)
+
+
+def test_a_metre_that_is_slightly_off_is_said(caplog):
+    (x,), (y,) = transformed("EPSG:4326", "EPSG:25833", [5.3], [60.4])
+    frames.working_frame(frames.declared("EPSG:25833"), (x, y), "name")
+    assert "name: a metre on the ground is 1.003" in caplog.text
 
 
 def test_projected_kilometres(tmp_path):
