@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a network that fuses trained encoders: `python finetune_decoder_single_task.py SCENE --task coord --encoders ...`."""
+"""Trains a network of several trained encoders: `finetune_decoder_single_task.py SCENE --task coord --encoders ...`."""
 
 import sys
 

@@ -51,9 +51,7 @@ def write_landscape(folder: Path) -> tuple[Path, Path, Path]:
     for path, (bands, step) in zip(paths, layers, strict=True):
         options = dict(driver="GTiff", count=len(bands), dtype=bands.dtype, crs="EPSG:32632")
         transform = Affine(step, 0, 500_000, 0, -step, 5_000_000)
-        with rasterio.open(
-            path, "w", height=bands.shape[1], width=bands.shape[2], transform=transform, **options
-        ) as out:
+        with rasterio.open(path, "w", height=bands.shape[1], width=bands.shape[2], transform=transform, **options) as out:
             out.write(bands)
     return paths
 

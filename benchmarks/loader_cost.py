@@ -17,14 +17,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from dataloader.images import decode_image  # noqa: E402
-from dataloader.augmentation import AugmentationOptions, draw_augmentation  # noqa: E402
-from dataloader.prepare import collate, prepare_for_training  # noqa: E402
-from dataloader.preprocessing import Preprocessing  # noqa: E402
-from dataloader.section import SectionDataset  # noqa: E402
+from dataloader.augmentation import AugmentationOptions, draw_augmentation
+from dataloader.images import decode_image
+from dataloader.prepare import collate, prepare_for_training
+from dataloader.preprocessing import Preprocessing
+from dataloader.section import SectionDataset
 
 
 def make_section(folder: Path, count: int, stride: int) -> Path:
@@ -77,10 +77,12 @@ def main() -> None:
                 whole_s.append(end - middle)
         ratios = [whole / decode for whole, decode in zip(whole_s, decode_s)]
         n = len(indices)
-        print(f"batch of {n} at {args.height} px, {torch.get_num_threads()} threads, device {args.device}, medians of {args.rounds}")
+        threads = torch.get_num_threads()
+        print(f"batch of {n} at {args.height} px, {threads} threads, device {args.device}, medians of {args.rounds}")
         print(f"PNG decoding alone:    {1e3 * statistics.median(decode_s) / n:6.2f} ms an image")
         print(f"complete prepared batch: {1e3 * statistics.median(whole_s) / n:4.2f} ms an image")
-        print(f"ratio: {statistics.median(ratios):.2f} (quartiles {statistics.quantiles(ratios)[0]:.2f} to {statistics.quantiles(ratios)[2]:.2f})")
+        lower, median, upper = statistics.quantiles(ratios)
+        print(f"ratio: {median:.2f} (quartiles {lower:.2f} to {upper:.2f})")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,10 @@ def compare_freezing(net, images, steps) -> None:
         freeze_encoders(net, frozen)
         forward, whole = step_ms(net, images, group_norm, steps, True)
         kept = kept_megabytes(net, images, True)
-        print(f"bf16, {len(frozen)} of {count} encoders frozen: forward {forward:6.0f} ms, backward {whole - forward:6.0f} ms, "
-              f"{kept:6.0f} MB kept")
+        print(
+            f"bf16, {len(frozen)} of {count} encoders frozen: forward {forward:6.0f} ms, backward {whole - forward:6.0f} ms, "
+            f"{kept:6.0f} MB kept"
+        )
 
 
 def main() -> None:

@@ -17,13 +17,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTING = "--tiny --image_height 112 --real_data_chunk 0".split()
+SETTING = ["--tiny", "--image_height", "112", "--real_data_chunk", "0"]
 # The quickstart's, but for the optimizer, which comes after it and wins.
 RECIPE = (ROOT / "setup" / "miniature_recipe.txt").read_text().split()
 
 
 def run(*command: str) -> None:
-    result = subprocess.run([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     if result.returncode:
         sys.exit(f"{' '.join(command)}\n{result.stderr[-2000:]}")
 
@@ -33,12 +35,40 @@ def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) 
     optimizer, epochs, rate = specification.split(":")
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run("train_single_task.py", scene, "--task", "coord", "--datasets_dir", datasets_dir, "--output_dir", folder,
-            *SETTING, *RECIPE, "--optimizer", optimizer, "--epochs", epochs, "-lr", rate, "--batch_size", str(batch_size))
+        run(
+            "train_single_task.py",
+            scene,
+            "--task",
+            "coord",
+            "--datasets_dir",
+            datasets_dir,
+            "--output_dir",
+            folder,
+            *SETTING,
+            *RECIPE,
+            "--optimizer",
+            optimizer,
+            "--epochs",
+            epochs,
+            "-lr",
+            rate,
+            "--batch_size",
+            str(batch_size),
+        )
         seconds = time.perf_counter() - start
         weights = max(Path(folder).glob("*/ckpt_iter_*.net"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
-        run("test_single_task.py", scene, "--task", "coord", "--section", "val_sim", "--datasets_dir", datasets_dir,
-            "--network_in", str(weights))
+        run(
+            "test_single_task.py",
+            scene,
+            "--task",
+            "coord",
+            "--section",
+            "val_sim",
+            "--datasets_dir",
+            datasets_dir,
+            "--network_in",
+            str(weights),
+        )
         report = json.loads(next(weights.parent.glob("results_*.json")).read_text())
         return int(weights.stem.rsplit("_", 1)[1]), seconds, report["evaluations"][0]["summary"]
 

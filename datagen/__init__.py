@@ -3,7 +3,7 @@
 from datagen.cameras import Camera, centred_intrinsics
 from datagen.render import Renderer, View
 from datagen.scene import GeoScene
-from datagen.sections import new_sections, split_stems, update_scene_record, write_sample, write_section
+from datagen.sections import new_sections, split_stems, write_sample, write_scene_record, write_section
 
 __all__ = [
     "Camera",
@@ -13,7 +13,7 @@ __all__ = [
     "centred_intrinsics",
     "new_sections",
     "split_stems",
-    "update_scene_record",
     "write_sample",
+    "write_scene_record",
     "write_section",
 ]

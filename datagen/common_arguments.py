@@ -68,9 +68,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     """Geodata, scene name and output."""
     geodata = parser.add_argument_group("geodata (GeoTIFF, any CRS; each a file, a folder of tiles, or several of either)")
     geodata.add_argument("--surface", type=Path, nargs="+", action=Tiles, required=True, help="surface model")
-    geodata.add_argument(
-        "--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel"
-    )
+    geodata.add_argument("--ortho", type=Path, nargs="+", action=Tiles, required=True, help="orthophoto, 8 bits per channel")
     geodata.add_argument(
         "--landcover",
         type=Path,
@@ -110,16 +108,8 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--resume",
         action="store_true",
-        help="keep the sections when all of them exist and were made with the same settings",
+        help="keep the sections when all of them exist and were made from the same inputs with the same settings",
     )
-
-
-def geodata_settings(args: argparse.Namespace) -> dict:
-    """The geodata of a command, for the scene record."""
-    return {
-        name: path.name if path else None
-        for name, path in (("surface", args.surface), ("ortho", args.ortho), ("landcover", args.landcover))
-    }
 
 
 def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
@@ -138,31 +128,3 @@ def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
     check_frame(record, scene, scene_dir)
     log.info("geodata: %s; origin %s", scene.assumptions, list(scene.origin_xyz))
     return scene
-
-
-def sections_to_make(args: argparse.Namespace, scene_dir: Path, settings: dict[str, dict]) -> bool:
-    """Whether the sections (name to settings) have to be made.
-
-    Raises:
-        FileExistsError: some exist and neither --overwrite nor --resume was given.
-        ValueError: --resume, but one was made with other settings.
-    """
-    existing = [name for name in settings if (scene_dir / name).exists()]
-    if not existing or args.overwrite:
-        return True
-    if not args.resume:
-        raise FileExistsError(
-            f"already there: {', '.join(str(scene_dir / name) for name in existing)} (--overwrite replaces them, "
-            "--resume keeps what was made with the same settings)"
-        )
-    recorded = (read_scene_record(scene_dir) or {}).get("sections", {})
-    for name in existing:
-        differing = sorted(key for key in settings[name] if recorded.get(name, {}).get(key) != settings[name][key])
-        if differing:
-            raise ValueError(
-                f"--resume: {scene_dir / name} was made with other settings ({', '.join(differing)}); use --overwrite"
-            )
-    if len(existing) == len(settings):
-        log.info("already there with the same settings: %s", ", ".join(existing))
-        return False
-    return True

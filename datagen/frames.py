@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,16 @@ from pyproj.exceptions import CRSError as PyprojError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+log = logging.getLogger(__name__)
+
 WGS84 = CRS.from_epsg(4326)
 # A local frame in metres, for rasters that declare none.
 LOCAL = "local"
 _LOCAL_WKT = 'LOCAL_CS["local, metres",UNIT["metre",1,AUTHORITY["EPSG","9001"]],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
-# A metre of the map that is off by more than this share of a metre on the ground is no metre. UTM stays within 0.1 %.
-MAX_SCALE_ERROR = 0.002
+# A metre of the map that is off by more than this share of a metre on the ground is no metre. UTM stays within 0.1 % in its
+# zone; a country that is mapped in one zone throughout (Norway) reaches 0.4 %, which is said from the second on.
+MAX_SCALE_ERROR = 0.005
+SAID_SCALE_ERROR = 0.002
 _SCALE_STEP_M = 50.0
 
 
@@ -102,7 +107,10 @@ def working_frame(crs: CRS, centre_xy: tuple[float, float], name: str) -> Frame:
     reason = f"positions of the surface model are in {axes[0].unit_name if axes else 'unknown units'}"
     if unit_m is not None and abs(unit_m - 1) <= 1e-9:
         smallest, largest = ground_scale(crs, *centre_xy)
-        if max(largest - 1, 1 - smallest) <= MAX_SCALE_ERROR:
+        error = max(largest - 1, 1 - smallest)
+        if error <= MAX_SCALE_ERROR:
+            if error > SAID_SCALE_ERROR:
+                log.warning("%s: a metre on the ground is %.4f in %s; distances are off by that", name, largest, label(crs))
             return Frame(crs)
         reason = f"a metre on the ground is {smallest:.3f} to {largest:.3f} in {label(crs)}"
     lon, lat = pyproj.Transformer.from_crs(full(crs), full(WGS84), always_xy=True).transform(*centre_xy)

@@ -7,9 +7,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from datagen import photos, sampling, sections
+from datagen import photos, provenance, sampling, sections
 from datagen.cameras import Camera, read_photo_cameras
-from datagen.common_arguments import add_scene_arguments, geodata_settings, open_scene, sections_to_make
+from datagen.common_arguments import add_scene_arguments, open_scene
 from datagen.render import Renderer
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs = parser.add_argument_group("photos")
     source = inputs.add_mutually_exclusive_group(required=True)
     source.add_argument("--cameras", type=Path, help="cameras.json: poses in the surface model's CRS")
-    source.add_argument(
-        "--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS"
-    )
+    source.add_argument("--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS")
     inputs.add_argument("--photos", type=Path, help="folder of the photos (default: the folder of --cameras)")
     inputs.add_argument(
         "--height",
@@ -45,24 +43,19 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--height {args.height}: give a number of pixels, or 0 for the photos' own size")
     scene_dir = args.output_dir / args.scene
     cameras = read_photo_cameras(args.cameras, args.colmap)
-    folder = photo_folder(args)
-    paths = {camera.stem: photos.find_photo(folder, camera.file) for camera in cameras}
-    record = scene_dir / f"{args.scene}_drone_split.txt"
-    parts = _split(args, record, [camera.stem for camera in cameras])
+    paths = photos.find_photos(photo_folder(args), cameras)
+    record = sections.flight_split_record(scene_dir, args.scene)
+    parts = _split(args, record, cameras)
     names = [f"{part}_drone_{domain}" for part in parts for domain in ("real", "sim")]
-    settings = {
-        "command": "photos",
-        "geodata": geodata_settings(args),
-        "view_source": (args.cameras or args.colmap).name,
-        "image_height": args.height,
-    }
-    per_section = {name: {**settings, "stems": parts[name.split("_")[0]]} for name in names}
-    if not sections_to_make(args, scene_dir, per_section):
+    settings = {name: {**provenance.settings_of(args), "stems": parts[name.split("_")[0]]} for name in names}
+    inputs = provenance.inputs_of(args, scene_dir, cameras, paths)
+    if not provenance.sections_to_make(args, scene_dir, settings, inputs.found):
         return
+    photos.check_photos(cameras, paths)
     scene = open_scene(args, scene_dir)
     renderer = Renderer(scene)
     cameras = [replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in cameras]
-    sampling.check_cameras(cameras, renderer)
+    sampling.check_cameras([photos.pinhole_camera(camera) for camera in cameras], renderer)
     part_of = {stem: part for part, stems in parts.items() for stem in stems}
     with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
         sections.for_each(
@@ -71,9 +64,28 @@ def run(args: argparse.Namespace) -> None:
             workers=args.workers,
             description=f"photos of {args.scene}",
         )
-        sections.update_scene_record(scene_dir, scene, per_section)
-        sections.write_split_record(record, parts)
+        inputs.check_unchanged()
+        for name in names:
+            made = provenance.section_record(
+                settings[name], inputs.found, sections.frame_of(scene), images=len(settings[name]["stems"])
+            )
+            sections.write_section_record(staged[name], made)
+        sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
+        sections.write_split_record(staged[record.name], parts)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
+    _warn_of_views_around_held_out(scene_dir, parts)
+
+
+def _warn_of_views_around_held_out(scene_dir: Path, parts: dict[str, list[str]]) -> None:
+    held_out = {stem for part, stems in parts.items() if part != "train" for stem in stems}
+    for section_dir in sorted(scene_dir.glob("train*_sim")):
+        around = (sections.read_section_record(section_dir) or {}).get("inputs", {}).get("around", {})
+        seen = sorted(held_out & set(around.get("stems", ())))
+        if seen:
+            log.warning(
+                "%s was drawn around %d photos that are held out now (such as %s): make it again with --overwrite",
+                section_dir, len(seen), seen[0],
+            )  # fmt: skip
 
 
 def photo_folder(args: argparse.Namespace) -> Path:
@@ -87,7 +99,7 @@ def photo_folder(args: argparse.Namespace) -> Path:
 
 
 def _write_pair(
-    staged: dict[str, Path], part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int
+    staged: sections.Staged, part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int
 ) -> None:
     photo_HW3, pinhole = photos.undistorted(photos.read_photo(path, camera), camera)
     stored = photos.resized_camera(pinhole, shorter_side)
@@ -97,12 +109,19 @@ def _write_pair(
     sections.write_sample(staged[f"{part}_drone_real"], stored, real)
 
 
-def _split(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
+def _split(args: argparse.Namespace, record: Path, cameras: list[Camera]) -> dict[str, list[str]]:
+    stems = [camera.stem for camera in cameras]
     if args.split:
-        parts = sections.read_split(args.split, stems)
-        if record.is_file() and not args.overwrite and sections.read_split_record(record) != parts:
+        parts = sections.read_split(args.split, stems, {camera.stem: camera.file for camera in cameras})
+        if record.is_file() and not args.overwrite and _recorded(record) != parts:
             raise ValueError(f"--split differs from the split record {record}; --overwrite replaces it")
-        return parts
-    if args.overwrite:
-        return sections.split_stems(stems, sections.FLIGHT_SHARES)
-    return sections.obeyed_split(record, stems, sections.FLIGHT_SHARES)
+    else:
+        parts = sections.obeyed_split(record, stems, sections.FLIGHT_SHARES, redraw=args.overwrite)
+    missing = [part for part in sections.SPLITS if part not in parts]
+    if missing:
+        log.info("the split leaves %s empty: no such sections are made", " and ".join(missing))
+    return parts
+
+
+def _recorded(record: Path) -> dict[str, list[str]]:
+    return {part: stems for part, stems in sections.read_split_record(record).items() if stems}

@@ -2,55 +2,141 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import scipy.sparse
 
-from datagen.cameras import Camera
+from datagen.cameras import Camera, Lens, intrinsics
+from dataloader.images import ImageHeader, decode_image, read_header
+
+log = logging.getLogger(__name__)
 
 
-def find_photo(folder: Path, file: str) -> Path:
-    """Path of a camera's photo: as named below the folder, or by its bare name in it.
+def find_photos(folder: Path, cameras: list[Camera]) -> dict[str, Path]:
+    """Photo of every camera by stem: as its file is named below the folder, or by the bare name in it.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: one is not there. ValueError: two cameras have one photo.
     """
+    paths = {camera.stem: _find_photo(folder, camera.file) for camera in cameras}
+    owner: dict[Path, str] = {}
+    for stem, path in paths.items():
+        if path in owner:
+            raise ValueError(f"photo {path} is the one of two cameras ({owner[path]}, {stem})")
+        owner[path] = stem
+    return paths
+
+
+def _find_photo(folder: Path, file: str) -> Path:
     for path in (folder / file, folder / Path(file).name):
         if path.is_file():
             return path
     raise FileNotFoundError(f"photo {file!r} of the cameras file is not in {folder}")
 
 
-def read_photo(path: Path, camera: Camera) -> np.ndarray:
-    """Photo as stored (EXIF orientation ignored, as the camera model does), uint8 RGB [H, W, 3].
+def check_photos(cameras: list[Camera], paths: dict[str, Path]) -> None:
+    """Compares the photos' headers with their cameras; one warning says what the EXIF orientation of some means.
 
     Raises:
-        ValueError: not an image, or its size is not the camera's.
+        ValueError: a file is not an image, or not of its camera's size.
     """
-    photo = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if photo is None:
-        raise ValueError(f"photo {path}: not a readable image")
-    height, width = photo.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ValueError(f"photo {path} is {width} x {height} px, its camera says {camera.width} x {camera.height}")
-    return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+    turned = defaultdict(list)
+    for camera in cameras:
+        header = read_header(paths[camera.stem])
+        _check_size(header, camera, paths[camera.stem])
+        if header.orientation != 1:
+            turned[header.orientation].append(camera.stem)
+    for orientation, stems in sorted(turned.items()):
+        log.warning(
+            "EXIF orientation %d in %d of %d photos (such as %s): the pixels are taken as stored, as COLMAP does; poses "
+            "that belong to the turned picture would be wrong",
+            orientation, len(stems), len(cameras), stems[0],
+        )  # fmt: skip
+
+
+def _check_size(header: ImageHeader, camera: Camera, path: Path) -> None:
+    stored, expected = (header.width, header.height), (camera.width, camera.height)
+    if stored == expected:
+        return
+    message = f"photo {path} is {stored[0]} x {stored[1]} px, its camera says {expected[0]} x {expected[1]}"
+    if header.is_turned_sideways and stored[::-1] == expected:
+        message += (
+            f", which is its size after turning it by its EXIF orientation ({header.orientation}): cameras must belong "
+            "to the pixels as stored (COLMAP's convention); store the photos upright without the tag, or turn the cameras"
+        )
+    raise ValueError(message)
+
+
+def read_photo(path: Path, camera: Camera) -> np.ndarray:
+    """Photo as stored (see `dataloader.images`), uint8 RGB [H, W, 3].
+
+    Raises:
+        ValueError: not a whole image, or its size is not the camera's.
+    """
+    photo_HW3 = decode_image(path)
+    _check_size(ImageHeader(photo_HW3.shape[1], photo_HW3.shape[0], 1), camera, path)
+    return photo_HW3
+
+
+def pinhole_camera(camera: Camera) -> Camera:
+    """The camera of the undistorted photo: of the photo's size, zoomed evenly so that the photo covers every pixel.
+
+    Source: COLMAP's image undistortion without blank pixels, scaled to the photo's size about its centre.
+    """
+    if camera.lens is None:
+        return camera
+    import pycolmap
+
+    gapless = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(blank_pixels=0.0), _colmap_camera(camera))
+    zoom = max(camera.width / gapless.width, camera.height / gapless.height)
+    K_33 = intrinsics(*(zoom * gapless.params))
+    K_33[0, 2] += (camera.width - zoom * gapless.width) / 2
+    K_33[1, 2] += (camera.height - zoom * gapless.height) / 2
+    return replace(camera, K_33=K_33, lens=None)
 
 
 def undistorted(photo_HW3: np.ndarray, camera: Camera) -> tuple[np.ndarray, Camera]:
-    """Pinhole image of the same size, zoomed so that every pixel is covered, and its camera."""
-    if not camera.distortion:
+    """Pinhole image of a photo, uint8 [H, W, 3], and its camera; see `pinhole_camera`."""
+    if camera.lens is None:
         return photo_HW3, camera
-    # OpenCV counts pixels from the centre of the first one.
-    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-    size = (camera.width, camera.height)
-    K_cv, coefficients = camera.K_33 - half, np.array(camera.distortion)
-    new_cv, _ = cv2.getOptimalNewCameraMatrix(K_cv, coefficients, size, 0)
-    map_x, map_y = cv2.initUndistortRectifyMap(K_cv, coefficients, None, new_cv, size, cv2.CV_32FC1)
-    image = cv2.remap(photo_HW3, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return image, replace(camera, K_33=new_cv + half, distortion=())
+    pinhole = pinhole_camera(camera)
+    K_33 = pinhole.K_33
+    map_HW2 = _lens_map(camera.lens, camera.width, camera.height, (K_33[0, 0], K_33[1, 1], K_33[0, 2], K_33[1, 2]))
+    return cv2.remap(photo_HW3, map_HW2, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), pinhole
+
+
+# The photos of a flight share one map, which takes longer than all that is done with it.
+@lru_cache(maxsize=2)
+def _lens_map(lens: Lens, width: int, height: int, fx_fy_cx_cy: tuple[float, float, float, float]) -> np.ndarray:
+    """Where the pixels of a pinhole image lie in the photo, float32 [H, W, 2], as cv2.remap counts (0 is a centre)."""
+    colmap = _colmap_camera(Camera("", np.eye(4), np.eye(3), width, height, lens))
+    fx, fy, cx, cy = fx_fy_cx_cy
+    x_W = (np.arange(width) + 0.5 - cx) / fx
+    map_HW2 = np.empty((height, width, 2), np.float32)
+    for row in range(height):
+        y = (row + 0.5 - cy) / fy
+        rays_W3 = np.stack((x_W, np.full(width, y), np.ones(width)), 1)
+        map_HW2[row] = colmap.img_from_cam(rays_W3) - 0.5
+    slack_px = 0.02 * max(width, height)
+    if not ((map_HW2 > -slack_px) & (map_HW2 < np.array((width, height)) + slack_px)).all():
+        raise ValueError(
+            f"lens {lens.model} {list(lens.parameters)} does not cover a pinhole image of {width} x {height} px"
+        )
+    return map_HW2
+
+
+def _colmap_camera(camera: Camera):
+    import pycolmap
+
+    return pycolmap.Camera(
+        model=camera.lens.model, width=camera.width, height=camera.height, params=list(camera.lens.parameters)
+    )
 
 
 def resized_camera(camera: Camera, shorter_side: int) -> Camera:

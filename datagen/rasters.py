@@ -24,6 +24,7 @@ _INFRARED = ("nir", "infrared")
 # Cells around the part of a grid that a tile covers: its bounds in another CRS are approximate.
 MARGIN_CELLS = 2
 
+
 @dataclass(frozen=True)
 class Grid:
     """A north-up raster: column c, row r (continuous, 0 at the outer edge) is x = left + c*step, y = top - r*step."""
@@ -111,9 +112,7 @@ class Tile:
     def masked(self) -> bool:
         """Whether the file itself says what is missing: nodata, a mask, or a true alpha band."""
         flags = self.dataset.mask_flag_enums[0]
-        return self.dataset.nodata is not None or (
-            MaskFlags.per_dataset in flags and not self.false_alpha
-        )
+        return self.dataset.nodata is not None or (MaskFlags.per_dataset in flags and not self.false_alpha)
 
     @cached_property
     def false_alpha(self) -> bool:
@@ -212,9 +211,7 @@ def read_on_grid(
         target = {"crs": crs, "transform": grid.transform, "width": grid.cols, "height": grid.rows}
         # An alpha band tells covered from uncovered pixels where the file declares neither nodata nor a mask.
         add_alpha = tile.dataset.nodata is None and nodata.alpha_band(tile.dataset) is None
-        with WarpedVRT(
-            tile.dataset, src_crs=tile.crs, add_alpha=add_alpha, resampling=resampling, **target
-        ) as warped:
+        with WarpedVRT(tile.dataset, src_crs=tile.crs, add_alpha=add_alpha, resampling=resampling, **target) as warped:
             return warped.read(bands), warped.dataset_mask() != 0
     except RasterioError as error:
         raise ValueError(f"{tile}: cannot be read, is it truncated? ({error})") from error

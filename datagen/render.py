@@ -251,9 +251,7 @@ def _camera_rays(K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np
     return np.stack(((x_px_N - K_33[0, 2]) / K_33[0, 0], (y_px_N - K_33[1, 2]) / K_33[1, 1], np.ones_like(x_px_N)), 1)
 
 
-def pixel_directions(
-    world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray
-) -> np.ndarray:
+def pixel_directions(world_from_cam_44: np.ndarray, K_33: np.ndarray, x_px_N: np.ndarray, y_px_N: np.ndarray) -> np.ndarray:
     """World rays float32 [N, 3] through pixels, with unit camera z: the ray parameter is the z-buffer depth."""
     R_33 = world_from_cam_44[:3, :3].astype(np.float32)
     x_N1 = ((x_px_N - K_33[0, 2]) / K_33[0, 0]).astype(np.float32)[:, None]

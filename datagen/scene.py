@@ -29,8 +29,9 @@ UNCLASSIFIED = 1
 # Beyond these the mesh or the pyramid takes more memory than a workstation has.
 _MAX_SURFACE_CELLS = 40_000_000
 _MAX_ORTHO_PIXELS = 2_000_000_000
-# Labels are float32: world coordinates have to be small enough for steps of at most this, metres.
+# Labels are float32, whose steps grow with the coordinates: beyond the first it is said, beyond the second refused, metres.
 PRECISION_M = 0.01
+COARSEST_M = 0.1
 # Cells that the orthophoto's coverage is measured at.
 _COVERAGE_POINTS = 1_000_000
 
@@ -188,17 +189,21 @@ def _default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, f
 
 
 def _check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_rc: np.ndarray) -> None:
-    """Raises ValueError when world coordinates are so large that float32 labels do not hold them to a centimetre."""
+    """Says, or refuses by ValueError, that world coordinates are too large for exact float32 labels."""
     left, bottom, right, top = grid.bounds
     extremes = ((left, right), (bottom, top), (np.nanmin(heights_rc), np.nanmax(heights_rc)))
     largest = max(abs(float(v) - o) for pair, o in zip(extremes, origin_xyz, strict=True) for v in pair)
     step_m = float(np.spacing(np.float32(largest)))
-    if not step_m <= PRECISION_M:
-        raise ValueError(
-            f"origin {list(origin_xyz)}: world coordinates reach {largest:,.0f} m, where float32 labels come in steps of "
-            f"{step_m:.3g} m; choose an origin near the data (without --origin it is their centre, "
-            f"{list(_default_origin(grid, heights_rc))}) and add it again to what the network predicts"
-        )
+    if step_m <= PRECISION_M:
+        return
+    message = (
+        f"origin {list(origin_xyz)}: world coordinates reach {largest:,.0f} m, where float32 labels come in steps of "
+        f"{step_m:.3g} m; choose an origin near the data (without --origin it is their centre, "
+        f"{list(_default_origin(grid, heights_rc))}) and add it again to what the network predicts"
+    )
+    if not step_m <= COARSEST_M:
+        raise ValueError(message)
+    log.warning(message)
 
 
 def _check_overlap(mosaic: Mosaic, layer: _Surface) -> None:
@@ -252,9 +257,7 @@ def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -
         return _Picture(grid, Texture(colour_HW3, valid_HW), remarks, len(mosaic.tiles))
 
 
-def _read_landcover(
-    sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]
-) -> LandCover:
+def _read_landcover(sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]) -> LandCover:
     crs = layer.frame.crs
     with Mosaic.open(sources, "land cover", declared_crs) as mosaic:
         mosaic = mosaic.in_frame(crs)

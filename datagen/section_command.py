@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from datagen import cameras as camera_files
-from datagen import sampling, sections
+from datagen import held_out, provenance, sampling, sections
 from datagen.cameras import Camera
 from datagen.common_arguments import (
     add_scene_arguments,
     focal_length,
-    geodata_settings,
     open_scene,
     positive,
     scene_name,
-    sections_to_make,
     share,
 )
 from datagen.render import Backdrop, Renderer, View
-from datagen.scene import GeoScene
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON: nbImages, lonRange and latRange or xRange and yRange, hRange, heightReference (ground or "
         "ellipsoid), yawRange, pitchRange, rollRange",
     )
-    source.add_argument(
-        "--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model"
-    )
+    source.add_argument("--around", type=Path, help="sample around a flight: a cameras.json or the folder of a COLMAP model")
     source.add_argument(
         "--poses",
         type=Path,
@@ -53,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the images are as given below",
     )
     views.add_argument(
-        "--split", nargs="+", help="with --around: use only the training photos of this split (see `photos`)"
+        "--split",
+        nargs="+",
+        help="with --around: use only the training photos of this split (see `photos`; default: the one that it recorded)",
     )
     views.add_argument(
         "--position_margin",
@@ -92,7 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     image = parser.add_argument_group("image")
     image.add_argument("--width", type=positive, default=720)
     image.add_argument("--height", type=positive, default=480)
-    image.add_argument("--focal", type=focal_length, default=480.0, help="focal length in pixels (%(default)s)")
+    image.add_argument(
+        "--focal",
+        type=focal_length,
+        nargs="+",
+        default=[480.0],
+        metavar="F",
+        help="focal length in pixels, or one for x and one for y (480)",
+    )
     image.add_argument("--fullsize", action="store_true", help=f"labels at every pixel, in SCENE{_FULLSIZE_SUFFIX}")
     image.add_argument(
         "--backdrop",
@@ -111,11 +114,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Samples or reads the views, renders them, splits them, writes the sections."""
+    if len(args.focal) > 2:
+        raise ValueError(f"--focal takes one or two numbers, not {len(args.focal)}")
+    if args.split and not args.around:
+        raise ValueError("--split is for --around")
     scene_dir = args.output_dir / (args.scene + (_FULLSIZE_SUFFIX if args.fullsize else ""))
     names = [args.section] if args.section else [f"{part}_sim" for part in sections.LHS_SHARES]
     views = _read_views(args)
-    settings = _settings(args, views)
-    if not sections_to_make(args, scene_dir, dict.fromkeys(names, settings)):
+    settings = provenance.settings_of(args)
+    inputs = provenance.inputs_of(args, scene_dir, [] if args.preset else views, {})
+    if not provenance.sections_to_make(args, scene_dir, dict.fromkeys(names, settings), inputs.found):
         return
     scene = open_scene(args, scene_dir)
     renderer = Renderer(scene, label_stride=1) if args.fullsize else Renderer(scene)
@@ -127,17 +135,21 @@ def run(args: argparse.Namespace) -> None:
     with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
         sections.for_each(
             [by_stem[stem] for stem in sorted(folder_of)],
-            lambda camera: sections.write_sample(
-                staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)
-            ),
+            lambda camera: sections.write_sample(staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)),
             workers=args.workers,
             description=f"rendering {args.scene}",
             postfix={"rejected": rejected},
         )
-        made = {**settings, "images": len(cameras), "rejected": rejected}
-        sections.update_scene_record(scene_dir, scene, {name: made for name in names})
+        inputs.check_unchanged()
+        for name, stems in parts.items():
+            made = provenance.section_record(
+                settings, inputs.found, sections.frame_of(scene), images=len(stems), rejected=rejected
+            )
+            sections.write_section_record(staged[name], made)
+        sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         if not args.section:
-            sections.write_split_record(record, {name.removesuffix("_sim"): stems for name, stems in parts.items()})
+            lhs = {name.removesuffix("_sim"): stems for name, stems in parts.items()}
+            sections.write_split_record(staged[record.name], lhs)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(stems)})" for name, stems in parts.items()))
 
 
@@ -146,31 +158,6 @@ def _render(args: argparse.Namespace, renderer: Renderer, camera: Camera) -> Vie
     if args.backdrop == "elsewhere":
         backdrop = Backdrop.drawn(np.random.default_rng((args.seed, zlib.crc32(camera.stem.encode()))))
     return renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height, backdrop)
-
-
-def _settings(args: argparse.Namespace, views: sampling.Preset | list[Camera]) -> dict:
-    """What determines the images, for the scene record and --resume."""
-    kind = "preset" if args.preset else "around" if args.around else "poses"
-    settings = {
-        "command": "sections",
-        "geodata": geodata_settings(args),
-        "views": kind,
-        "view_source": getattr(args, kind).name,
-        "num_images": args.num_images,
-        "seed": args.seed,
-        "min_valid": args.min_valid,
-        "width": args.width,
-        "height": args.height,
-        "focal": args.focal,
-        "backdrop": args.backdrop,
-    }
-    if args.preset:
-        settings["preset"] = json.loads(args.preset.read_text())
-    else:
-        settings["cameras"] = [camera.stem for camera in views]
-    if args.around:
-        settings["margins"] = asdict(_margins(args))
-    return settings
 
 
 def _margins(args: argparse.Namespace) -> sampling.FlightMargins:
@@ -184,33 +171,34 @@ def _read_views(args: argparse.Namespace) -> sampling.Preset | list[Camera]:
     if args.around is not None:
         return _flight(args)
     if args.poses.is_dir():
-        K_33 = camera_files.centred_intrinsics(args.focal, args.width, args.height)
-        return camera_files.read_pose_folder(args.poses, K_33, args.width, args.height)
+        return camera_files.read_pose_folder(args.poses, _intrinsics(args), args.width, args.height)
     return camera_files.read_cameras_json(args.poses)
 
 
 def _flight(args: argparse.Namespace) -> list[Camera]:
-    flight = (
-        camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
-    )
-    if not args.split:
-        return flight
-    training = set(sections.read_split(args.split, [camera.stem for camera in flight])["train"])
-    return [camera for camera in flight if camera.stem in training]
+    flight = camera_files.read_colmap(args.around) if args.around.is_dir() else camera_files.read_cameras_json(args.around)
+    return held_out.training_cameras(flight, args.split, args.output_dir / args.scene, args.scene, args.section)
+
+
+def _intrinsics(args: argparse.Namespace) -> np.ndarray:
+    return camera_files.intrinsics(args.focal[0], args.focal[-1], args.width / 2, args.height / 2)
 
 
 def _cameras(args: argparse.Namespace, renderer: Renderer, views) -> tuple[list[Camera], int]:
     """Cameras to render, in the world frame, and the number of rejected draws."""
-    K_33 = camera_files.centred_intrinsics(args.focal, args.width, args.height)
+    K_33, in_crs = _intrinsics(args), args.around is not None or (args.poses is not None and args.poses.is_file())
+    if in_crs:
+        views = [replace(view, world_from_cam_44=renderer.scene.to_world(view.world_from_cam_44)) for view in views]
+    if args.preset is None and held_out.is_for_training(args.section):
+        held_out.refuse_held_out_poses(views, args.output_dir / args.scene)
     if args.poses is not None:
-        if args.poses.is_file():
-            views = [
-                replace(camera, world_from_cam_44=renderer.scene.to_world(camera.world_from_cam_44)) for camera in views
-            ]
-        views = [replace(camera, K_33=K_33, width=args.width, height=args.height, distortion=()) for camera in views]
+        views = [replace(view, K_33=K_33, width=args.width, height=args.height, lens=None) for view in views]
         sampling.check_cameras(views, renderer)
         return views, 0
-    propose, count = _proposal(args, renderer.scene, views)
+    if args.preset is not None:
+        propose, count = sampling.preset_proposal(views, renderer.scene), args.num_images or views.count
+    else:
+        propose, count = sampling.flight_proposal(views, _margins(args)), args.num_images or 1000
     poses_N44, rejected = sampling.sample_views(
         propose, renderer, K_33, (args.width, args.height), count, min_valid=args.min_valid, seed=args.seed
     )
@@ -219,19 +207,10 @@ def _cameras(args: argparse.Namespace, renderer: Renderer, views) -> tuple[list[
     ], rejected
 
 
-def _proposal(args: argparse.Namespace, scene: GeoScene, views) -> tuple[sampling.Proposal, int]:
-    if args.preset is not None:
-        return sampling.preset_proposal(views, scene), args.num_images or views.count
-    flight = [replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in views]
-    return sampling.flight_proposal(flight, _margins(args)), args.num_images or 1000
-
-
 def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
     if args.section:
         return {args.section: stems}
-    parts = (
-        sections.split_stems(stems, sections.LHS_SHARES)
-        if args.overwrite
-        else sections.obeyed_split(record, stems, sections.LHS_SHARES)
-    )
+    parts = sections.obeyed_split(record, stems, sections.LHS_SHARES, redraw=args.overwrite)
+    if set(parts) != set(sections.LHS_SHARES):
+        raise ValueError(f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}")
     return {f"{part}_sim": names for part, names in parts.items()}

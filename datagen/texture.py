@@ -72,9 +72,7 @@ class Texture:
         for log_probes, which in _groups(log_probes_N):
             if log_probes == 0:
                 # Near-round footprint: the mean of both axes.
-                colour_N3[which] = self._trilinear(
-                    u_N[which], v_N[which], 0.5 * (log_minor_N[which] + log_major_N[which])
-                )
+                colour_N3[which] = self._trilinear(u_N[which], v_N[which], 0.5 * (log_minor_N[which] + log_major_N[which]))
                 continue
             count = 1 << log_probes
             lod = np.maximum(log_minor_N[which], log_major_N[which] - np.float32(log_probes))
@@ -182,9 +180,7 @@ def _filled_pyramid(colour_HW3: np.ndarray, valid_HW: np.ndarray) -> tuple[list[
     for level in range(len(levels) - 2, -1, -1):
         rows, cols = levels[level].shape[:2]
         coarse = levels[level + 1]
-        wide = cv2.resize(coarse, (coarse.shape[1] * 2, coarse.shape[0] * 2), interpolation=cv2.INTER_LINEAR)[
-            :rows, :cols
-        ]
+        wide = cv2.resize(coarse, (coarse.shape[1] * 2, coarse.shape[0] * 2), interpolation=cv2.INTER_LINEAR)[:rows, :cols]
         hole = weights[level] == 0
         levels[level] = np.where(hole[..., None], wide, levels[level])
     return levels, weights

@@ -52,7 +52,8 @@ def vertical_of(dataset: rasterio.DatasetReader, crs: CRS, unit: str | None, nam
     Args:
         crs: with its vertical part. unit: a key of UNITS, overrules the file. name: for messages.
     Raises:
-        ValueError: an unknown unit, tags that contradict each other, depths, or positions in feet and heights in an undeclared unit.
+        ValueError: an unknown unit, tags that contradict each other, depths, or positions in feet while the heights
+            declare no unit.
     """
     axis, datum, ellipsoidal = _vertical_axis(frames.full(crs))
     if axis is not None and axis.direction == "down":

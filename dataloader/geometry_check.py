@@ -110,8 +110,13 @@ def _sighting(dataset: SectionDataset, index: int) -> _Sighting | None:
     valid_hw = valid_1hw[0]
     centres_2hw = cell_centres(*valid_hw.shape, stride, dtype=torch.float64)
     return _Sighting(
-        dataset.stems[index], coords_3hw[:, valid_hw].double(), centres_2hw[:, valid_hw],
-        read_pose(files.pose), read_calibration(files.calibration, H, W), H, W,
+        dataset.stems[index],
+        coords_3hw[:, valid_hw].double(),
+        centres_2hw[:, valid_hw],
+        read_pose(files.pose),
+        read_calibration(files.calibration, H, W),
+        H,
+        W,
     )
 
 
@@ -141,8 +146,10 @@ def _mistakes(sighting: _Sighting) -> Iterator[_Mistake]:
     yield from _calibrations(sighting, pose_44, "")
     poses = [
         ("the pose were world-to-camera; poses/ wants camera-to-world, its inverse", invert_pose(pose_44)),
-        ("the camera's y and z axes were flipped (OpenGL); poses/ wants OpenCV's: x right, y down, z forward",
-         pose_44 @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))),
+        (
+            "the camera's y and z axes were flipped (OpenGL); poses/ wants OpenCV's: x right, y down, z forward",
+            pose_44 @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64)),
+        ),
     ]
     for before, base_44 in (("", pose_44), (f"{poses[0][0]}; and ", poses[0][1])):
         poses += [
@@ -168,7 +175,8 @@ def _calibrations(sighting: _Sighting, pose_44: torch.Tensor, before: str) -> It
     resized_33 = resize_intrinsics(K_33, W / stated_width_px, W / stated_width_px)
     yield _Mistake(
         f"{before}the calibration were of an image of {stated_width_px:.0f} px in width, the stored one has {W} x {H} px",
-        pose_44, resized_33,
+        pose_44,
+        resized_33,
     )
     factor = _focal_factor(sighting, pose_44)
     if factor > 0:
@@ -177,7 +185,8 @@ def _calibrations(sighting: _Sighting, pose_44: torch.Tensor, before: str) -> It
         yield _Mistake(
             f"{before}the focal length were {factor:.3g} times what the labels say ({K_33[0, 0]:.6g} px in calibration/, "
             f"{fitted_33[0, 0]:.6g} px by the labels); calibration/ wants that of the stored image, {W} x {H} px",
-            pose_44, fitted_33,
+            pose_44,
+            fitted_33,
         )
 
 

@@ -204,8 +204,11 @@ def _batch(
     views: Views, maps_BChw: torch.Tensor, valid_B1hw: torch.Tensor, world_from_cam_B44: torch.Tensor, task: str, stride: int
 ) -> Batch:
     return Batch(
-        **vars(views), labels_BChw=maps_BChw[:, 0].long() if TASKS[task].classes else maps_BChw, valid_B1hw=valid_B1hw,
-        world_from_cam_B44=transferred(world_from_cam_B44.float(), maps_BChw.device), stride=stride,
+        **vars(views),
+        labels_BChw=maps_BChw[:, 0].long() if TASKS[task].classes else maps_BChw,
+        valid_B1hw=valid_B1hw,
+        world_from_cam_B44=transferred(world_from_cam_B44.float(), maps_BChw.device),
+        stride=stride,
     )
 
 
@@ -242,9 +245,7 @@ def _shading(raw: RawViews, shading_B4hw: torch.Tensor | None, amplitude: float)
     """Smooth gain [B, 3, H, W] about one, over each image without its padding: common, and half as much per colour."""
     if shading_B4hw is None:
         return None
-    nodes_B3hw = transferred(
-        1 + amplitude * (shading_B4hw[:, :1] + 0.5 * shading_B4hw[:, 1:]), raw.images_BHW3.device
-    )
+    nodes_B3hw = transferred(1 + amplitude * (shading_B4hw[:, :1] + 0.5 * shading_B4hw[:, 1:]), raw.images_BHW3.device)
     H, W = raw.images_BHW3.shape[1:3]
     groups = nodes_B3hw.split(1) if raw.padded else [nodes_B3hw]
     gains = [F.interpolate(nodes, size, mode="bilinear", align_corners=True) for nodes, size in zip(groups, raw.sizes)]

@@ -30,7 +30,10 @@ class Preprocessing:
     rgb_std: tuple[float, ...] = (0.1823, 0.1701, 0.1854)
 
     def normalise(
-        self, images_B3HW: torch.Tensor, gain_BC: torch.Tensor | None = None, offset_BC: torch.Tensor | None = None,
+        self,
+        images_B3HW: torch.Tensor,
+        gain_BC: torch.Tensor | None = None,
+        offset_BC: torch.Tensor | None = None,
         shading_B3HW: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """uint8 RGB [B, 3, H, W] to normalised float32 [B, 3 or 1, H, W]; no GPU waits.

@@ -66,8 +66,10 @@ class CameraChange:
         unit_from_ray_G33 = torch.linalg.inv(source.pixel_from_unit_33) @ K_src_G33
         homography_G33 = unit_from_ray_G33 @ ray_G33
         return cls(
-            transferred(homography_G33.float(), device), transferred(ray_G33.float(), device),
-            transferred(source_from_target_R_33.float(), device), target.cells,
+            transferred(homography_G33.float(), device),
+            transferred(ray_G33.float(), device),
+            transferred(source_from_target_R_33.float(), device),
+            target.cells,
             affine=not homography_G33[:, 2, :2].any(),
         )
 

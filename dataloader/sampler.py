@@ -30,8 +30,16 @@ class RunBatchSampler(Sampler[list[int]]):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, is_real: list[bool], batch_size: int, *, seed: int, epochs: int, start_images: int = 0,
-                 real_share: float | None = None):
+    def __init__(
+        self,
+        is_real: list[bool],
+        batch_size: int,
+        *,
+        seed: int,
+        epochs: int,
+        start_images: int = 0,
+        real_share: float | None = None,
+    ):
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, got {batch_size}")
         if not is_real:
@@ -87,9 +95,12 @@ def _mixed_order(is_real_N: torch.Tensor, share: float, seed: int, epoch: int, g
     real, synthetic = is_real_N.nonzero()[:, 0], (~is_real_N).nonzero()[:, 0]
     total = len(is_real_N)
     n_real = min(max(round(share * total), 1), total - 1)
-    order = torch.cat((
-        _endless(real, n_real, seed, REAL_ORDER, epoch), _endless(synthetic, total - n_real, seed, SYNTHETIC_ORDER, epoch),
-    ))
+    order = torch.cat(
+        (
+            _endless(real, n_real, seed, REAL_ORDER, epoch),
+            _endless(synthetic, total - n_real, seed, SYNTHETIC_ORDER, epoch),
+        )
+    )
     return order[torch.randperm(total, generator=generator)].tolist()
 
 

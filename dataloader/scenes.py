@@ -52,12 +52,16 @@ class SceneStatistics:
 # units in which the last layer trains.
 PUBLISHED_SCENES: dict[str, SceneStatistics] = {
     "naturescape": SceneStatistics(
-        (-455.934, 417.50, 520.31), 84.3, 241.47, 58.8, (-0.7943, -0.9986), **_URBANSCAPE_RGB,
-        grey_mean=(0.4084,), grey_std=(0.1404,),
+        (-455.934, 417.50, 520.31),
+        84.3,
+        241.47,
+        58.8,
+        (-0.7943, -0.9986),
+        **_URBANSCAPE_RGB,
+        grey_mean=(0.4084,),
+        grey_std=(0.1404,),
     ),
-    "urbanscape": SceneStatistics(
-        (-29.34, 184.17, 91.96), 52.5, 136.24, 43.1, (-1.0454, -0.9858), **_URBANSCAPE_RGB
-    ),
+    "urbanscape": SceneStatistics((-29.34, 184.17, 91.96), 52.5, 136.24, 43.1, (-1.0454, -0.9858), **_URBANSCAPE_RGB),
 }
 
 
@@ -103,8 +107,10 @@ def _summary(
         mean_depth=float(depth_N.mean()),
         depth_spread=float(depth_N.std(correction=0)),
         mean_normal=tuple(angles_from_normal(normal_3[None, :, None]).flatten().tolist()),
-        rgb_mean=tuple(colour_3N.mean(1).tolist()), rgb_std=_std(colour_3N),
-        grey_mean=tuple(grey_1N.mean(1).tolist()), grey_std=_std(grey_1N),
+        rgb_mean=tuple(colour_3N.mean(1).tolist()),
+        rgb_std=_std(colour_3N),
+        grey_mean=tuple(grey_1N.mean(1).tolist()),
+        grey_std=_std(grey_1N),
     )
 
 

@@ -71,6 +71,11 @@ class Sample:
     index: int
 
     @property
+    def image_HW3(self) -> np.ndarray:
+        """The view's picture, uint8 RGB."""
+        return self.view.image_HW3
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
         return self.view.image_HW3.nbytes + self.label.map_Chw.nbytes + self.label.valid_1hw.nbytes
@@ -240,6 +245,4 @@ def _pair_by_stem(section_dir: Path, label_folder: str, label_suffix: str) -> li
         raise FileNotFoundError(f"section {section_dir} is incomplete, missing: {', '.join(missing[:_MAX_NAMED])}{more}")
     if not stems:
         raise ValueError(f"section {section_dir} is empty")
-    return [
-        SampleFiles(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems
-    ]
+    return [SampleFiles(found["rgb"][s], found["poses"][s], found["calibration"][s], found[label_folder][s]) for s in stems]

@@ -240,6 +240,8 @@ def select(
     """
     candidates = rank(folder, task, section, iterations)
     selected = next((c for c in candidates if c.iteration is not None), candidates[0])
+    if not math.isfinite(selected.figure):
+        logger.warning("%s: no checkpoint has a finite %s", folder, EVALUATIONS[task].figures[0].title)
     files = sorted(path.name for path in folder.glob(f"results_*.net_task_{task}.txt"))
     with replacing(folder / OVERALL_NAME) as temporary:
         temporary.write_text("\n".join([*files, "", table(candidates, task)]) + "\n", encoding="utf-8")

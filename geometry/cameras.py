@@ -31,9 +31,7 @@ def pixel_rays(K_B33: torch.Tensor, xy_px_2N: torch.Tensor) -> torch.Tensor:
     return torch.cat((xy_B2N, torch.ones_like(xy_B2N[:, :1])), 1)
 
 
-def project(
-    p_cam_B3N: torch.Tensor, K_B33: torch.Tensor, *, min_depth: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
+def project(p_cam_B3N: torch.Tensor, K_B33: torch.Tensor, *, min_depth: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     """Projects camera-frame points.
 
     Args:

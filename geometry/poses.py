@@ -30,9 +30,7 @@ def rotation_z(angle_rad: float, *, dtype: torch.dtype = torch.float64) -> torch
 def rotation_xy(angle_x_rad: float, angle_y_rad: float, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Tilt of the optical axis as a pose [4, 4]: about the camera's y, then about its x axis."""
     cx, sx, cy, sy = math.cos(angle_x_rad), math.sin(angle_x_rad), math.cos(angle_y_rad), math.sin(angle_y_rad)
-    return torch.tensor(
-        [[cy, 0, sy, 0], [sx * sy, cx, -sx * cy, 0], [-cx * sy, sx, cx * cy, 0], [0, 0, 0, 1]], dtype=dtype
-    )
+    return torch.tensor([[cy, 0, sy, 0], [sx * sy, cx, -sx * cy, 0], [-cx * sy, sx, cx * cy, 0], [0, 0, 0, 1]], dtype=dtype)
 
 
 def check_pose(T_44: torch.Tensor, name: str, *, tolerance: float = 1e-3) -> None:
@@ -57,8 +55,6 @@ def pose_error(est_44: torch.Tensor, gt_44: torch.Tensor) -> tuple[float, float]
     t_err_m = torch.linalg.norm(est[:3, 3] - gt[:3, 3]).item()
     R_33 = est[:3, :3].T @ gt[:3, :3]
     # atan2 of the sine and cosine parts: acos alone loses all precision near zero.
-    sine = 0.5 * torch.linalg.norm(
-        torch.stack((R_33[2, 1] - R_33[1, 2], R_33[0, 2] - R_33[2, 0], R_33[1, 0] - R_33[0, 1]))
-    )
+    sine = 0.5 * torch.linalg.norm(torch.stack((R_33[2, 1] - R_33[1, 2], R_33[0, 2] - R_33[2, 0], R_33[1, 0] - R_33[0, 1])))
     cosine = 0.5 * (torch.trace(R_33) - 1)
     return t_err_m, math.degrees(math.atan2(sine.item(), cosine.item()))

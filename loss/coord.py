@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from dataloader.batch import Batch
 
 
-def coord_loss(
-    coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch: Batch, options: LossOptions
-) -> LossResult:
+def coord_loss(coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch: Batch, options: LossOptions) -> LossResult:
     """Regression on labelled cells plus reprojection on the cells in range, labelled or not.
 
     In range: depth >= mindepth, reprojection error <= hardclamp, and distance to the label, if any, <= inittolerance.
@@ -31,9 +29,7 @@ def coord_loss(
     check_shapes(coords_B3hw, sigma_B1hw, tuple(batch.labels_BChw.shape))
     valid_B1hw = batch.valid_B1hw
     # Rigid transforms keep distances: the world-frame distance is the camera-frame one.
-    error_B1hw = torch.linalg.vector_norm(
-        torch.where(valid_B1hw, coords_B3hw - batch.labels_BChw, 0.0), dim=1, keepdim=True
-    )
+    error_B1hw = torch.linalg.vector_norm(torch.where(valid_B1hw, coords_B3hw - batch.labels_BChw, 0.0), dim=1, keepdim=True)
     depth_B1hw, reprojection_B1hw = _reprojection(coords_B3hw, batch, options.mindepth)
     in_range_B1hw = (
         (depth_B1hw >= options.mindepth)

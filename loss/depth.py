@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from dataloader.batch import Batch
 
 
-def depth_loss(
-    depth_B1hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch: Batch, options: LossOptions
-) -> LossResult:
+def depth_loss(depth_B1hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch: Batch, options: LossOptions) -> LossResult:
     """Absolute difference of predicted and true z-buffer depth, metres, on labelled cells.
 
     In range: label valid, depth >= mindepth, difference <= hardclamp.

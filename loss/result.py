@@ -16,18 +16,24 @@ class LossOptions:
     """Thresholds of the losses: what they put out of range counts only for its label, or not at all."""
 
     inittolerance: float = option(
-        50.0, flags=("-itol",), check=positive,
+        50.0,
+        flags=("-itol",),
+        check=positive,
         help="coord: a prediction farther than this from its label is out of range, metres",
     )
     mindepth: float = option(
         0.1, flags=("-mind",), check=positive, help="a predicted depth below this is out of range, metres"
     )
     softclamp: float = option(
-        100.0, flags=("-sc",), check=positive,
+        100.0,
+        flags=("-sc",),
+        check=positive,
         help="coord: reprojection errors grow like a square root beyond this, pixels",
     )
     hardclamp: float = option(
-        1000.0, flags=("-hc",), check=positive,
+        1000.0,
+        flags=("-hc",),
+        check=positive,
         help="what exceeds it is out of range: pixels (coord), metres (depth) or degrees (normal)",
     )
 

@@ -42,7 +42,9 @@ class Architecture:
             raise ValueError(f"unknown uncertainty {self.uncertainty!r}; choose from {list(UNCERTAINTIES)}")
         task = TASKS[self.task]
         if self.uncertainty not in task.uncertainties:
-            raise ValueError(f"{self.task} networks have no uncertainty {self.uncertainty!r}; choose from {list(task.uncertainties)}")
+            raise ValueError(
+                f"{self.task} networks have no uncertainty {self.uncertainty!r}; choose from {list(task.uncertainties)}"
+            )
         if task.fullsize_only and not self.fullsize:
             raise ValueError(f"{self.task} networks predict at image size: fullsize is needed")
         if self.in_channels not in (1, 3):
@@ -143,7 +145,9 @@ def _refuse_relatives(state_dict: Mapping[str, torch.Tensor]) -> None:
         )
     for prefix in ("module.", "_orig_mod."):
         if state_dict and all(key.startswith(prefix) for key in state_dict):
-            raise ValueError(f"all names begin with {prefix!r}: these are the weights of a wrapped network; save the network inside")
+            raise ValueError(
+                f"all names begin with {prefix!r}: these are the weights of a wrapped network; save the network inside"
+            )
 
 
 def _entry(state_dict: Mapping[str, torch.Tensor], key: str, ndim: int) -> torch.Tensor:

@@ -49,9 +49,7 @@ class Decoder(nn.Module):
         self.fc3 = conv(architecture.out_channels if architecture.fullsize else C, architecture.out_channels, 1)
         self.register_buffer("mean", mean.clone())
 
-    def forward(
-        self, features_BChw: torch.Tensor, image_size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, features_BChw: torch.Tensor, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         res = features_BChw
         for index in range(1, ADDED_BLOCKS + 1):
             res = self.get_submodule(f"dec_add_res_block{index}")(res)

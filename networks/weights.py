@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from networks.architecture import architecture_of
 from networks.build import build
 from networks.head import load_published, published_state_dict, set_head_scale
 from networks.transposenet import DenseNetwork
-from records.files import replacing
+from records.tensors import damaged_entry, save_tensors
 
 _EXPECTED = "expected a plain state dict: tensors by name"
 
@@ -75,20 +73,13 @@ def save_network(net: DenseNetwork, path: str | Path) -> None:
     Raises:
         OSError: the file cannot be written; names it.
     """
-    # Through memory, because torch.save reports a full disk as an inconsistency of its own archive.
-    buffer = io.BytesIO()
-    torch.save(published_state_dict(net), buffer)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write the weights ({error.strerror})", str(path)) from error
+    save_tensors(path, published_state_dict(net))
 
 
 def _read(path: Path) -> Any:
     """What torch.load makes of the file without running code from it."""
     try:
-        damaged = _damaged_entry(path)
+        damaged = damaged_entry(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
@@ -101,14 +92,6 @@ def _read(path: Path) -> Any:
     if damaged:
         raise ValueError(f"{path} is damaged: the checksum of its entry {damaged!r} is wrong")
     return content
-
-
-def _damaged_entry(path: Path) -> str | None:
-    """An entry of the archive whose checksum is wrong: torch.load looks at none and would give a wrong number."""
-    if not zipfile.is_zipfile(path):
-        return None  # the format of old versions of torch, or no weights at all
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip()
 
 
 def _first_line(error: Exception) -> str:

@@ -45,9 +45,18 @@ class Declaration:
 
 
 def option(
-    default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, help: str, flags: tuple[str, ...] = (),
-    choices: Collection[str] | None = None, check: Check | None = None, decides: bool = True, positional: bool = False,
-    lower: bool = False, metavar: str | tuple[str, ...] | None = None, group: str | None = None,
+    default: Any = dataclasses.MISSING,
+    *,
+    default_factory: Any = dataclasses.MISSING,
+    help: str,
+    flags: tuple[str, ...] = (),
+    choices: Collection[str] | None = None,
+    check: Check | None = None,
+    decides: bool = True,
+    positional: bool = False,
+    lower: bool = False,
+    metavar: str | tuple[str, ...] | None = None,
+    group: str | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
 
@@ -199,8 +208,11 @@ def _add_flag(place: Any, field: dataclasses.Field, hint: Any, declaration: Decl
         hint = kinds[0]
     convert = {str: str, int: int, float: float, Path: Path}[hint]
     place.add_argument(
-        *names, type=str.lower if declaration.lower else convert, default=None if required else default,
-        metavar=declaration.metavar, **keywords,
+        *names,
+        type=str.lower if declaration.lower else convert,
+        default=None if required else default,
+        metavar=declaration.metavar,
+        **keywords,
     )
 
 

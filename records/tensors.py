@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,13 +19,14 @@ def save_tensors(path: Path | str, value: Any) -> None:
     Raises:
         OSError: the file cannot be written (a full disk, a read-only folder); what was there before still is.
     """
+    # Through memory, because torch.save reports a full disk as an inconsistency of its own archive.
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
     try:
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            torch.save(value, stream)
-    except RuntimeError as error:  # torch's name for a failed write
-        raise OSError(f"cannot write {path}: {_first_line(error)}") from None
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
-        raise type(error)(f"cannot write {path}: {error.strerror or _first_line(error)}") from None
+        raise type(error)(f"cannot write {path}: {error.strerror}") from None
 
 
 def load_tensors(path: Path | str, what: str) -> Any:
@@ -37,11 +39,21 @@ def load_tensors(path: Path | str, what: str) -> Any:
         ValueError: damaged, or it holds other objects than tensors and plain containers; names the file.
     """
     try:
+        if damaged := damaged_entry(Path(path)):
+            raise ValueError(f"the checksum of its entry {damaged!r} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{what} not found: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{what} {path} cannot be read: {_first_line(error)}") from None
+
+
+def damaged_entry(path: Path) -> str | None:
+    """An entry of the archive whose checksum is wrong: torch.load looks at none and would give a wrong number."""
+    if not zipfile.is_zipfile(path):
+        return None  # the format of old versions of torch, or no tensors at all
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,14 @@ from runs.record import ParentRecord, RunRecord, SectionRecord, read_record, rec
 from runs.search import Run, RunFilter, find_runs
 
 __all__ = [
-    "ParentRecord", "Run", "RunFilter", "RunRecord", "SectionRecord", "find_runs", "read_record", "record_of", "write_record",
+    "ParentRecord",
+    "Run",
+    "RunFilter",
+    "RunRecord",
+    "SectionRecord",
+    "find_runs",
+    "read_record",
+    "record_of",
+    "write_record",
     "write_sidecar",
 ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
-from dataloader.scenes import GREY_MEAN, GREY_STD, PUBLISHED_SCENES, SceneStatistics, measure
+from dataloader.scenes import PUBLISHED_SCENES, SceneStatistics, measure
 from runs.record import record_of
 
 logger = logging.getLogger(__name__)
@@ -15,11 +15,13 @@ logger = logging.getLogger(__name__)
 _TRAINING_SECTIONS = ("train_sim", "train_drone_sim", "train_drone_real")
 
 
-def preprocessing_from_statistics(statistics: SceneStatistics, *, grayscale: bool, image_height: int | None) -> Preprocessing:
+def preprocessing_from_statistics(
+    statistics: SceneStatistics, *, grayscale: bool, image_height: int | None
+) -> Preprocessing:
     """Of a network that starts from scratch on a scene."""
     height = image_height or DEFAULT_IMAGE_HEIGHT
     if grayscale:
-        return Preprocessing(height, True, GREY_MEAN, GREY_STD)
+        return Preprocessing(height, True, statistics.grey_mean, statistics.grey_std)
     return Preprocessing(height, False, statistics.rgb_mean, statistics.rgb_std)
 
 
@@ -40,10 +42,12 @@ def preprocessing_for(
     record = record_of(weights)
     if record is not None:
         if record.preprocessing.grayscale != grayscale:
-            raise ValueError(f"the record of {weights} says grayscale = {record.preprocessing.grayscale}; the network differs")
+            raise ValueError(
+                f"the record of {weights} says grayscale = {record.preprocessing.grayscale}; the network differs"
+            )
         return replace(record.preprocessing, image_height=image_height or record.preprocessing.image_height)
     statistics = PUBLISHED_SCENES.get(scene)
-    if statistics is None and not grayscale:
+    if statistics is None:
         sections = [scene_dir / name for name in _TRAINING_SECTIONS if (scene_dir / name).is_dir()]
         if not sections:
             raise ValueError(f"{weights} has no record, and {scene_dir} no training section to take the colours from")

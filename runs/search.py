@@ -91,8 +91,13 @@ def run_in(folder: Path) -> Run | None:
     return Run(folder, None, match["scene"], match["task"], stage, kind, domain, size)
 
 
-_KIND_MARKS = (("-real_only-", "real_only"), ("-pairwise-", "pairs"), ("-pairs-", "pairs"), ("-sim_only-", "sim_only"),
-               ("-zero_shot-", "sim_only"))
+_KIND_MARKS = (
+    ("-real_only-", "real_only"),
+    ("-pairwise-", "pairs"),
+    ("-pairs-", "pairs"),
+    ("-sim_only-", "sim_only"),
+    ("-zero_shot-", "sim_only"),
+)
 
 
 def find_runs(search_dir: Path, criteria: RunFilter = RunFilter()) -> list[Run]:

@@ -6,6 +6,10 @@ import math
 import os
 from pathlib import Path
 
+from threads import configure_threads
+
+configure_threads()  # as the commands do: results do not depend on the number of cores
+
 import cv2
 import numpy as np
 import pytest
@@ -49,8 +53,16 @@ def _plane_hits(world_from_cam_44: torch.Tensor, K_33: torch.Tensor, xy_px_2N: t
 
 
 def write_plane_section(
-    section: Path, count: int, *, height: int = 64, width: int = 96, focal: float = 64.0, seed: int = 0,
-    calibration: str = "", sky_rows: int = 0, stride: int = STRIDE,
+    section: Path,
+    count: int,
+    *,
+    height: int = 64,
+    width: int = 96,
+    focal: float = 64.0,
+    seed: int = 0,
+    calibration: str = "",
+    sky_rows: int = 0,
+    stride: int = STRIDE,
 ) -> None:
     """Writes a complete section: views of a slanted textured plane with exact labels.
 

@@ -14,7 +14,7 @@ from records import fingerprint
 from records.files import read_json
 from records.options import deciding
 from runs.preprocessing import preprocessing_for, preprocessing_from_statistics
-from runs.record import CameraRecord, ParentRecord, RunRecord, SectionRecord, record_of, section_record, software_versions
+from runs.record import CameraRecord, ParentRecord, RunRecord, record_of, section_record, software_versions
 from tasks import TASKS
 from training.names import run_name
 from training.options import TrainingOptions
@@ -35,6 +35,9 @@ def build_record(
     Raises:
         ValueError, OSError: a section, the starting weights or their record cannot be read.
     """
+    for flag, path in options.starting_weights.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"{flag}: weights file not found: {path}")
     label_folder = TASKS[options.task].label_folder
     recorded = tuple(section_record(s, label_folder, dataset.section_of.count(s.name)) for s in sections)
     known = previous is not None and previous.sections == recorded
@@ -104,7 +107,10 @@ def _preprocessing(options: TrainingOptions, statistics: SceneStatistics) -> Pre
         return preprocessing_from_statistics(statistics, grayscale=options.grayscale, image_height=options.image_height)
     inherited = {
         flag: preprocessing_for(
-            path, grayscale=options.grayscale, scene=options.scene, scene_dir=options.scene_dir,
+            path,
+            grayscale=options.grayscale,
+            scene=options.scene,
+            scene_dir=options.scene_dir,
             image_height=options.image_height,
         )
         for flag, path in options.starting_weights.items()

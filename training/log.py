@@ -85,8 +85,9 @@ class TrainingLog:
         if start_images == 0:
             shutil.rmtree(board, ignore_errors=True)
         self._board = SummaryWriter(str(board), purge_step=start_images + 1)
-        self.bar = tqdm(total=total_images, initial=start_images, unit="img", desc=f"train {task}", dynamic_ncols=True,
-                        mininterval=1.0)
+        self.bar = tqdm(
+            total=total_images, initial=start_images, unit="img", desc=f"train {task}", dynamic_ncols=True, mininterval=1.0
+        )
         self._pending: list[_Step] = []
         self._busy_seconds = 0.0
 
@@ -96,7 +97,14 @@ class TrainingLog:
         self._text.writelines(f"{now}, INFO: {line}\n" for line in text.splitlines())
 
     def step_done(
-        self, result: LossResult, *, images_before: int, stems: tuple[str, ...], epoch: int, learning_rate: float, seconds: float
+        self,
+        result: LossResult,
+        *,
+        images_before: int,
+        stems: tuple[str, ...],
+        epoch: int,
+        learning_rate: float,
+        seconds: float,
     ) -> None:
         """Takes the figures of a step without looking at them.
 
@@ -126,9 +134,7 @@ class TrainingLog:
         steps, self._pending = self._pending, []
         names = list(steps[0].result.regression)
         started = time.perf_counter()
-        rows = torch.stack([
-            torch.stack([s.result.total, s.result.valid_rate, *(s.result.regression[n] for n in names)]).float() for s in steps
-        ]).tolist()  # fmt: skip
+        rows = torch.stack([_figures(step.result, names) for step in steps]).tolist()
         seconds = (self._busy_seconds + time.perf_counter() - started) / sum(len(s.stems) for s in steps)
         self._busy_seconds = 0.0
         for step, (loss, valid, *values) in zip(steps, rows, strict=True):
@@ -139,15 +145,26 @@ class TrainingLog:
             self._write(step, loss, 100 * valid, regression, seconds)
         self._csv_file.flush()
         figures = {name: f"{value:.2f}" for name, value in regression.items()}
-        self.bar.set_postfix(epoch=steps[-1].epoch, loss=f"{loss:.2f}", valid=f"{100 * valid:.0f}%", **figures, refresh=False)
+        self.bar.set_postfix(
+            epoch=steps[-1].epoch, loss=f"{loss:.2f}", valid=f"{100 * valid:.0f}%", **figures, refresh=False
+        )
 
-    def _write(self, step: _Step, loss: float, valid_percent: float, regression: Mapping[str, float], seconds: float) -> None:
+    def _write(
+        self, step: _Step, loss: float, valid_percent: float, regression: Mapping[str, float], seconds: float
+    ) -> None:
         images_seen = step.images_before + len(step.stems)
         if residual := regression_line(self.task, regression):
             self.message(residual)
         self.message(iteration_line(images_seen, step.epoch, loss, valid_percent, seconds))
-        row = {"images_seen": images_seen, "epoch": step.epoch, "loss": loss, "valid_percent": valid_percent,
-               **regression, "learning_rate": step.learning_rate, "seconds_per_image": seconds}
+        row = {
+            "images_seen": images_seen,
+            "epoch": step.epoch,
+            "loss": loss,
+            "valid_percent": valid_percent,
+            **regression,
+            "learning_rate": step.learning_rate,
+            "seconds_per_image": seconds,
+        }
         if self._csv_file.tell() == 0:
             self._csv.writerow(row)
         self._csv.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
@@ -166,6 +183,10 @@ class TrainingLog:
         self._board.close()
         self._text.close()
         self._csv_file.close()
+
+
+def _figures(result: LossResult, names: list[str]) -> torch.Tensor:
+    return torch.stack([result.total, result.valid_rate, *(result.regression[name] for name in names)]).float()
 
 
 def _cut(path: Path, size: int) -> None:

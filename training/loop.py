@@ -9,11 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from dataloader.augmentation import draw_augmentation
@@ -24,12 +23,13 @@ from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT
 from dataloader.sampler import RunBatchSampler
 from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
-from geometry.grid import STRIDE
-from loss import LossOptions, LossResult, loss_for
+from loss import LossOptions, loss_for
 from networks import DenseNetwork, load_published, save_network
+from networks.lanes import Lanes
 from runs.device import autocast_for, choose_device
 from runs.record import RunRecord
 from tasks import TASKS
+from threads import configure_threads
 from training.identity import build_record
 from training.log import LOG_NAMES, NotFinite, TrainingLog
 from training.optimizer import build_optimizer
@@ -56,9 +56,7 @@ def loss_options(options: TrainingOptions, statistics: SceneStatistics) -> LossO
     if not options.depth_relative:
         return options.loss
     unit = statistics.mean_depth
-    return replace(
-        options.loss, inittolerance=options.loss.inittolerance * unit, mindepth=options.loss.mindepth * unit
-    )
+    return replace(options.loss, inittolerance=options.loss.inittolerance * unit, mindepth=options.loss.mindepth * unit)
 
 
 def train(options: TrainingOptions) -> RunFolder:
@@ -74,10 +72,13 @@ def train(options: TrainingOptions) -> RunFolder:
     """
     device = choose_device(options.device)
     sections = training_sections(
-        options.scene_dir, sim_data_chunk=options.sim_data_chunk, real_data_chunk=options.real_data_chunk,
-        real_only=options.real_only, real_data_domain=options.real_data_domain,
+        options.scene_dir,
+        sim_data_chunk=options.sim_data_chunk,
+        real_data_chunk=options.real_data_chunk,
+        real_only=options.real_only,
+        real_data_domain=options.real_data_domain,
     )
-    stride = 1 if options.fullsize else STRIDE
+    stride = TASKS[options.task].stride(options.fullsize)
     num_workers = options.num_workers
     if num_workers is None:
         num_workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
@@ -99,14 +100,20 @@ def train(options: TrainingOptions) -> RunFolder:
 
 
 class _Trainer:
-    """One process's part of a run: owns the raw network; whatever wraps it is `self.model`."""
+    """One process's part of a run: owns the raw network; what runs it on several cores is `self.lanes`."""
 
     def __init__(
-        self, options: TrainingOptions, run: RunFolder, record: RunRecord, net: DenseNetwork, dataset: SectionDataset,
-        device: torch.device, num_workers: int,
+        self,
+        options: TrainingOptions,
+        run: RunFolder,
+        record: RunRecord,
+        net: DenseNetwork,
+        dataset: SectionDataset,
+        device: torch.device,
+        num_workers: int,
     ):
         self.options, self.run, self.record, self.dataset = options, run, record, dataset
-        self.net, self.model = net, net
+        self.net = net
         self.device, self.num_workers = device, num_workers
         self.loss, self.loss_options = loss_for(options.task), loss_options(options, record.statistics)
         self.optimizer = build_optimizer(options.optimizer, net, options.learningrate)
@@ -118,6 +125,10 @@ class _Trainer:
 
     def run_from(self, start: StartingPoint) -> None:
         """Trains to the end, going back to the last good state when a loss is not finite."""
+        cores = configure_threads() if self.device.type == "cpu" else 1
+        # Into how many parts a batch is split decides the last bits: a property of the run, wherever it goes on.
+        self.parts = min(cores, self.options.batch_size) if start.state is None else start.state["parts"]
+        self.lanes = Lanes(self.net, parts=self.parts, lanes=cores)
         if start.state is not None:
             self.position = restore(start.state, self.net, self.optimizer)
         elif start.weights is not None:
@@ -131,7 +142,7 @@ class _Trainer:
                     shutil.copy(start.logs_from / name, self.run.output / name)
         write_records(self.run, self.record)
         self.net.train()
-        with _interrupt_flag() as interrupted:
+        with _interrupt_flag() as interrupted, closing(self.lanes):
             while True:
                 log = TrainingLog(
                     self.run.output, self.options.task, self.total_images, self.position.images_seen, self.position.log_bytes
@@ -152,17 +163,29 @@ class _Trainer:
 
     def _introduce(self, log: TrainingLog) -> None:
         fresh = self.position.images_seen == 0
-        title = "***** A new training has been started *****" if fresh else f"Resumed after {self.position.images_seen} images"
+        title = (
+            "***** A new training has been started *****" if fresh else f"Resumed after {self.position.images_seen} images"
+        )
         parameters = sum(p.numel() for p in self.net.parameters())
-        lines = [title, f"Software: {dict(self.record.software)}", f"Output: {self.run.output}",
-                 f"Checkpoints: {self.run.checkpoints}", *(f"{k}: {v}" for k, v in self.record.options.items()),
-                 f"Parameters: {parameters}", f"Images per epoch: {self.images_in_epoch}"]
+        lines = [
+            title,
+            f"Software: {dict(self.record.software)}",
+            f"Output: {self.run.output}",
+            f"Checkpoints: {self.run.checkpoints}",
+            *(f"{k}: {v}" for k, v in self.record.options.items()),
+            f"Parameters: {parameters}",
+            f"Images per epoch: {self.images_in_epoch}",
+        ]
         log.message("\n".join(lines))
 
     def _steps(self, log: TrainingLog, interrupted: threading.Event) -> None:
         loader = DataLoader(
-            self.dataset, batch_sampler=self._sampler(), collate_fn=collate, num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda", worker_init_fn=_ignore_interrupts,
+            self.dataset,
+            batch_sampler=self._sampler(),
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_ignore_interrupts,
         )
         announced = -1
         for raw in loader:
@@ -194,8 +217,12 @@ class _Trainer:
     def _sampler(self) -> RunBatchSampler:
         options = self.options
         return RunBatchSampler(
-            [is_real_section(s) for s in self.dataset.section_of], options.batch_size, seed=options.seed,
-            epochs=options.epochs, start_images=self.position.images_seen, real_share=options.real_share,
+            [is_real_section(s) for s in self.dataset.section_of],
+            options.batch_size,
+            seed=options.seed,
+            epochs=options.epochs,
+            start_images=self.position.images_seen,
+            real_share=options.real_share,
         )
 
     def _step(self, raw: RawBatch, epoch: int, log: TrainingLog) -> None:
@@ -210,21 +237,31 @@ class _Trainer:
             group["lr"] = rate
         with torch.no_grad():
             batch = prepare_for_training(
-                raw.to(self.device), self.record.preprocessing, options.task, options.augmentation, draws, self.dataset.stride
+                raw.to(self.device),
+                self.record.preprocessing,
+                options.task,
+                options.augmentation,
+                draws,
+                self.dataset.stride,
             )
         with autocast_for(self.device, options.precision):
-            prediction, sigma = self.model(batch.images_B3HW)
+            prediction, sigma = self.lanes(batch.images_B3HW)
         result = self.loss(prediction, sigma, batch, self.loss_options)
         # On a CPU looking costs nothing; on a GPU it would wait, so there the log looks, before any state is saved.
         if self.device.type == "cpu" and not torch.isfinite(result.total):
             raise NotFinite(before, raw.stems)
         self.optimizer.zero_grad(set_to_none=True)
         result.total.backward()
+        self.lanes.backward()
         self.weights_move = True
         self.optimizer.step()
         self.weights_move, self.last_step = False, (before, raw.stems)
         log.step_done(
-            result, images_before=before, stems=raw.stems, epoch=epoch, learning_rate=rate,
+            result,
+            images_before=before,
+            stems=raw.stems,
+            epoch=epoch,
+            learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
 
@@ -245,7 +282,7 @@ class _Trainer:
             log.flush()
             self._check_weights()
             self.position = replace(self.position, log_bytes=log.sizes())
-        save_state(self.run.state, self.record, self.net, self.optimizer, self.position)
+        save_state(self.run.state, self.record, self.net, self.optimizer, self.position, parts=self.parts)
         self.state_saved_at = time.monotonic()
 
     def _save_after_failure(self, log: TrainingLog) -> None:

@@ -11,8 +11,13 @@ def run_name(options: TrainingOptions, *, epochs: int | str | None = None) -> st
         return decoder_run_name(options, epochs=epochs)
     real = "real_only" if options.real_only else "pairs"
     return _joined(
-        options.scene, options.task, *_shared(options, epochs), _data(options, "sim_only", real),
-        "tiny" if options.tiny else "", "finetune" if options.network_in is not None else "", "DEBUG" if options.debug else "",
+        options.scene,
+        options.task,
+        *_shared(options, epochs),
+        _data(options, "sim_only", real),
+        "tiny" if options.tiny else "",
+        "finetune" if options.network_in is not None else "",
+        "DEBUG" if options.debug else "",
     )
 
 
@@ -21,8 +26,14 @@ def decoder_run_name(options: DecoderOptions, *, epochs: int | str | None = None
     synthetic = "zero_shot" if "-ft0.00" in options.session else "sim_only"
     real = "real_only" if options.real_only else "pairwise"
     return _joined(
-        options.scene, options.task, _encoders(options), *_shared(options, epochs), _data(options, synthetic, real),
-        "tiny" if options.tiny else "", "resume" if options.network_in is not None else "", "DEBUG" if options.debug else "",
+        options.scene,
+        options.task,
+        _encoders(options),
+        *_shared(options, epochs),
+        _data(options, synthetic, real),
+        "tiny" if options.tiny else "",
+        "resume" if options.network_in is not None else "",
+        "DEBUG" if options.debug else "",
     )
 
 

@@ -38,8 +38,13 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, groups: Iterable[dict[str, Any]], lr: float, *, momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ):
         # `fused` makes the base class put Adam's step counters on the parameters' device when a state is loaded.
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "fused": True})
@@ -84,15 +89,26 @@ class Muon(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter].update(
                     step=torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter),
+                    exp_avg=torch.zeros_like(parameter),
+                    exp_avg_sq=torch.zeros_like(parameter),
                 )
         states = [self.state[parameter] for parameter in parameters]
         beta1, beta2 = group["betas"]
         adam(
-            parameters, [_laid_out_as(parameter.grad, parameter) for parameter in parameters],
-            [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], [],
-            [state["step"] for state in states], fused=group["fused"], amsgrad=False, beta1=beta1, beta2=beta2,
-            lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+            parameters,
+            [_laid_out_as(parameter.grad, parameter) for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
         )
 
 

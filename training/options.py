@@ -38,26 +38,34 @@ class TrainingOptions:
     scene: str = option(positional=True, help="scene name: the folder below the data sets folder")
     task: str = option(choices=TASKS, help="what the network predicts", group="data")
     datasets_dir: Path = option(
-        default_factory=_from_environment("DATASETS_DIR", "datasets"), decides=False, help="folder of the scenes (env DATASETS_DIR)"
+        default_factory=_from_environment("DATASETS_DIR", "datasets"),
+        decides=False,
+        help="folder of the scenes (env DATASETS_DIR)",
     )
     sim_data_chunk: float = option(1.0, check=between(0, 1), help="share of the synthetic images, 0: none")
     real_data_chunk: float = option(1.0, check=between(0, 1), help="share of the real-synthetic pairs, 0: none")
     real_data_domain: str = option("in_place", choices=REAL_DATA_DOMAINS, help="which flight the real photos are of")
     real_only: bool = option(False, help="the real photos without their synthetic partners")
     real_share: float | None = option(
-        None, check=between(0, 1), help="share of real photos among the images of an epoch, which repeats few photos "
+        None,
+        check=between(0, 1),
+        help="share of real photos among the images of an epoch, which repeats few photos "
         "among many synthetic images (default: every image once)",
     )
     batch_size: int = option(4, check=positive, help="images per step")
     grayscale: bool = option(False, help="train on grey images")
     # The height that is used stands in the record's preprocessing.
     image_height: int | None = option(
-        None, check=positive, decides=False, help="shorter side of the network input, px (default: as the starting weights "
-        "were trained, else 480)",
+        None,
+        check=positive,
+        decides=False,
+        help="shorter side of the network input, px (default: as the starting weights were trained, else 480)",
     )
     num_workers: int | None = option(
-        None, check=_at_least_zero, decides=False, help="loader processes (default: threads of this process on a CPU, up to 8 "
-        "processes beside a GPU)",
+        None,
+        check=_at_least_zero,
+        decides=False,
+        help="loader processes (default: threads of this process on a CPU, up to 8 processes beside a GPU)",
     )
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
@@ -68,11 +76,15 @@ class TrainingOptions:
     uncertainty: str = option("none", choices=UNCERTAINTIES, lower=True, help="model of the uncertainty")
 
     epochs: int = option(50, flags=("-e",), check=positive, help="passes over the data", group="optimisation")
-    optimizer: str = option("adam", choices=OPTIMIZERS, help="adam as published, or muon, which needs a fraction of the images")
+    optimizer: str = option(
+        "adam", choices=OPTIMIZERS, help="adam as published, or muon, which needs a fraction of the images"
+    )
     learningrate: float = option(2e-4, flags=("-lr",), check=positive, help="at its highest")
     no_lr_scheduling: bool = option(False, decides=False, help="constant rate, unless --lr_schedule says otherwise")
     lr_schedule: str | None = option(
-        None, choices=LR_SCHEDULES, help="step halves the rate at epochs 50 and 100 (the default), onecycle warms up and decays"
+        None,
+        choices=LR_SCHEDULES,
+        help="step halves the rate at epochs 50 and 100 (the default), onecycle warms up and decays",
     )
     depth_relative: bool = option(
         False, help="--inittolerance and --mindepth are multiples of the scene's mean depth, not metres"
@@ -84,10 +96,13 @@ class TrainingOptions:
 
     session: str = option("", flags=("-sid",), help="label that becomes part of the run's name", group="run")
     output_dir: Path = option(
-        default_factory=_from_environment("OUTPUT_DIR", "output"), decides=False, help="folder of the logs and the latest "
-        "weights (env OUTPUT_DIR)",
+        default_factory=_from_environment("OUTPUT_DIR", "output"),
+        decides=False,
+        help="folder of the logs and the latest weights (env OUTPUT_DIR)",
     )
-    ckpt_dir: Path | None = option(None, decides=False, help="folder of the numbered checkpoints (default: the output folder)")
+    ckpt_dir: Path | None = option(
+        None, decides=False, help="folder of the numbered checkpoints (default: the output folder)"
+    )
     auto_resume: bool = option(False, decides=False, help="continue a run of the same name where it stopped")
     epoch_plus: bool = option(False, decides=False, help="continue a finished run of the same name with fewer epochs")
     debug: bool = option(False, decides=False, help="show every step on the terminal's bar and in TensorBoard")
@@ -111,7 +126,10 @@ class TrainingOptions:
     def architecture(self) -> Architecture:
         """The network that the flags ask for."""
         return Architecture.for_task(
-            self.task, uncertainty=self.uncertainty, tiny=self.tiny, fullsize=self.fullsize,
+            self.task,
+            uncertainty=self.uncertainty,
+            tiny=self.tiny,
+            fullsize=self.fullsize,
             in_channels=1 if self.grayscale else 3,
         )
 
@@ -122,7 +140,9 @@ class DecoderOptions(TrainingOptions):
 
     sim_data_chunk: float = option(0.0, check=between(0, 1), help="share of the synthetic images, 0: none")
     encoders: tuple[str, ...] = option(
-        ("coord", "depth", "normal"), choices=TASKS, help="tasks whose encoders are fused; coord is always one of them",
+        ("coord", "depth", "normal"),
+        choices=TASKS,
+        help="tasks whose encoders are fused; coord is always one of them",
         group="encoders",
     )
     # Their contents stand in the record as parents.
@@ -186,7 +206,9 @@ def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
     if options.unfreeze_coord_encoder and not options.reuse_coord_encoder:
         raise ValueError("--unfreeze_coord_encoder needs --reuse_coord_encoder")
     if options.real_data_chunk > 0 and options.sim_data_chunk > 0:
-        raise ValueError(f"--real_data_chunk {options.real_data_chunk:g} needs --sim_data_chunk 0, got {options.sim_data_chunk:g}")
+        raise ValueError(
+            f"--real_data_chunk {options.real_data_chunk:g} needs --sim_data_chunk 0, got {options.sim_data_chunk:g}"
+        )
     others = sorted(set(options.encoders) - {"coord"})
     return _completed(replace(options, encoders=("coord", *others)))
 

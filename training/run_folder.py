@@ -127,7 +127,9 @@ def choose_start(options: TrainingOptions, run: RunFolder, record: RunRecord) ->
     """
     if run.exists and not options.auto_resume:
         if options.epoch_plus:
-            raise FileExistsError(f"run {record.name} exists already in {run.checkpoints}: nothing to extend, use --auto_resume")
+            raise FileExistsError(
+                f"run {record.name} exists already in {run.checkpoints}: nothing to extend, use --auto_resume"
+            )
         raise FileExistsError(f"output folder exists: {run.output}; continue with --auto_resume or choose another --session")
     if options.epoch_plus:
         predecessor = _predecessor(options, record)

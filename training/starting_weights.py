@@ -10,7 +10,14 @@ import torch
 
 from dataloader.scenes import SceneStatistics
 from networks import (
-    DenseNetwork, architecture_of, build, freeze_encoders, init_decoder_from, init_head, load_encoder, load_published,
+    DenseNetwork,
+    architecture_of,
+    build,
+    freeze_encoders,
+    init_decoder_from,
+    init_head,
+    load_encoder,
+    load_published,
     load_state_dict,
 )
 from runs.record import RunRecord

@@ -34,12 +34,16 @@ class Position:
     log_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-def save_state(path: Path, record: RunRecord, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save_state(
+    path: Path, record: RunRecord, net: nn.Module, optimizer: torch.optim.Optimizer, position: Position, *, parts: int
+) -> None:
     """Saves everything that the rest of the run depends on, atomically.
 
     The order of samples, the augmentation and the learning rate are pure functions of seed and position, so the images
     seen stand for their state; torch's generators are kept besides.
 
+    Args:
+        parts: into how many parts a batch is split (see `networks.lanes`).
     Raises:
         OSError: the file cannot be written; the state before it is still there.
     """
@@ -50,9 +54,13 @@ def save_state(path: Path, record: RunRecord, net: nn.Module, optimizer: torch.o
         "head_scale": head_scale_of(net),
         "optimizer": optimizer.state_dict(),
         "images_seen": position.images_seen,
+        # For whoever looks into the file; the images alone decide.
+        "epoch": position.images_seen // record.images_per_epoch,
+        "batch": position.images_seen % record.images_per_epoch // record.options["batch_size"],
         "passed_over": list(position.passed_over),
         "failures": position.failures,
         "log_bytes": dict(position.log_bytes),
+        "parts": parts,
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     })  # fmt: skip

@@ -18,20 +18,43 @@ from datagen.demo.settings import DemoSettings, FlightSettings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the demo's options to a parser of the datagen command."""
     demo, flight = DemoSettings(), FlightSettings()
-    parser.add_argument("--output_dir", type=Path, default=Path("datasets"), help="folder of the data sets (default: %(default)s)")
-    parser.add_argument("--scene", type=scene_name, default=demo.scene, help="name of the scene's folder (default: %(default)s)")
-    parser.add_argument("--num_images", type=positive, default=demo.num_images, help="simulated views (default: %(default)s)")
-    parser.add_argument("--num_photos", type=positive, default=demo.num_photos, help="photos of the flight (default: %(default)s)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("datasets"), help="folder of the data sets (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scene", type=scene_name, default=demo.scene, help="name of the scene's folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_images", type=positive, default=demo.num_images, help="simulated views (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_photos", type=positive, default=demo.num_photos, help="photos of the flight (default: %(default)s)"
+    )
     parser.add_argument("--height", type=int, default=demo.height, help="image height, px (default: %(default)s)")
     parser.add_argument("--width", type=int, help="image width, px (default: 1.5 x height)")
     parser.add_argument("--focal", type=focal_length, help="focal length, px (default: the image height)")
-    parser.add_argument("--seed", type=int, default=demo.seed, help="another seed gives other fields, houses and hills (default: %(default)s)")
-    parser.add_argument("--gap", type=float, default=demo.gap, help="strength of the sim-to-real gap, 0 for none (default: %(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=demo.seed,
+        help="another seed gives other fields, houses and hills (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gap", type=float, default=demo.gap, help="strength of the sim-to-real gap, 0 for none (default: %(default)s)"
+    )
     parser.add_argument("--flying_height", type=float, default=flight.height_m, help="metres (default: %(default)s)")
-    parser.add_argument("--headings", type=float, nargs="+", default=list(flight.headings_deg), metavar="DEG", help="of the flight lines")
-    parser.add_argument("--pitches", type=float, nargs="+", default=list(flight.pitches_deg), metavar="DEG", help="-90 looks straight down")
-    parser.add_argument("--span", type=float, default=flight.span, help="flown share of the scene's side (default: %(default)s)")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="rendering threads (default: %(default)s)")
+    parser.add_argument(
+        "--headings", type=float, nargs="+", default=list(flight.headings_deg), metavar="DEG", help="of the flight lines"
+    )
+    parser.add_argument(
+        "--pitches", type=float, nargs="+", default=list(flight.pitches_deg), metavar="DEG", help="-90 looks straight down"
+    )
+    parser.add_argument(
+        "--span", type=float, default=flight.span, help="flown share of the scene's side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=os.cpu_count() or 1, help="rendering threads (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what was made with other settings")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from datagen import sampling, sections
+from datagen import provenance, sampling, sections
 from datagen.cameras import Camera, centred_intrinsics
 from datagen.demo.camera_effects import photograph
 from datagen.demo.flight import lawn_mower, sim_presets
@@ -18,6 +17,7 @@ from datagen.demo.world import GeodataPaths, make_world, write_world
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 from geometry.attitude import enu_from_camera
+from records import files, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -48,51 +48,60 @@ def build_demo(settings: DemoSettings, output_dir: Path, *, workers: int = 1, ov
         paths[name] = _geodata(settings, scene_dir / GEODATA, name, season, overwrite)
     surveyed = _open(paths[SURVEYED_NAME])
     ground = round(float(np.nanmedian(surveyed.heights_rc)) + surveyed.origin_xyz[2], 1)
-    _write_sim_sections(settings, scene_dir, surveyed, ground, workers, overwrite)
-    _write_pair_sections(settings, scene_dir, surveyed, paths[FLOWN_NAME], ground, workers, overwrite)
+    _write_sim_sections(settings, scene_dir, surveyed, paths[SURVEYED_NAME], ground, workers, overwrite)
+    _write_pair_sections(settings, scene_dir, surveyed, paths, ground, workers, overwrite)
     return scene_dir
 
 
 def _geodata(settings: DemoSettings, folder: Path, name: str, season: Season, overwrite: bool) -> GeodataPaths:
-    """The three rasters of one version of the world, made unless they are there with the same settings."""
+    """The three rasters of one version of the world, made unless they are there, unchanged, with the same settings."""
     paths = GeodataPaths.under(folder, name)
     record_path = folder / f"{name}.json"
-    record = _plain({"seed": settings.seed, "world": asdict(settings.world), "season": asdict(season)})
+    record = files.plain({"seed": settings.seed, "world": asdict(settings.world), "season": asdict(season)})
     if paths.exist() and record_path.is_file():
-        if json.loads(record_path.read_text()) == record:
+        if files.read_json(record_path, "geodata record") == {**record, "contents": _contents(paths)}:
             log.info("reusing %s", paths.surface.parent / f"{name}_*.tif")
             return paths
         if not overwrite:
-            raise FileExistsError(f"{record_path}: made with other settings ({_WAY_OUT})")
+            raise FileExistsError(f"{record_path}: made with other settings, or changed since ({_WAY_OUT})")
     log.info("making the %s world", name)
     folder.mkdir(parents=True, exist_ok=True)
     world = make_world(settings.world, season, settings.seed)
     record_path.unlink(missing_ok=True)
     write_world(world, settings.world, paths)
-    sections.write_atomic(record_path, json.dumps(record, indent=1) + "\n")
+    files.write_json(record_path, {**record, "contents": _contents(paths)})
     return paths
+
+
+def _contents(paths: GeodataPaths) -> dict[str, str]:
+    return fingerprint.digests({path.name: path for path in (paths.surface, paths.ortho, paths.landcover)})
 
 
 def _open(paths: GeodataPaths, origin_xyz: tuple[float, float, float] | None = None) -> GeoScene:
     return GeoScene.open(paths.surface, paths.ortho, paths.landcover, origin_xyz=origin_xyz)
 
 
-def _plain(value: dict) -> dict:
-    """What JSON makes of a value, so that it compares equal to what is read back."""
-    return json.loads(json.dumps(value))
+def _inputs(**geodata: GeodataPaths) -> dict[str, dict]:
+    """Fingerprints of the rasters that sections are made from."""
+    inputs = provenance.Inputs()
+    for name, paths in geodata.items():
+        inputs.add_files(name, {path.name: path for path in (paths.surface, paths.ortho, paths.landcover)})
+    return inputs.found
 
 
-def _to_make(scene_dir: Path, names: list[str], record: dict, overwrite: bool) -> bool:
-    """Whether sections have to be made: False when all are there with the same settings, True when some are missing.
+def _to_make(scene_dir: Path, names: list[str], settings: dict, inputs: dict[str, dict], overwrite: bool) -> bool:
+    """Whether sections have to be made: False when all are there and would be the same, True when some are missing.
 
     Raises:
-        FileExistsError: some are there with other settings and must not be replaced.
+        FileExistsError: some are there, made otherwise, and must not be replaced.
     """
-    known = (sections.read_scene_record(scene_dir) or {}).get("sections", {})
+    sections.finish_interrupted(scene_dir)
     there = [name for name in names if (scene_dir / name).exists()]
-    other = [name for name in there if known.get(name, {}).get("settings") != record]
+    other = {name: provenance.differences(scene_dir / name, settings, inputs) for name in there}
+    other = {name: found for name, found in other.items() if found}
     if other and not overwrite:
-        raise FileExistsError(f"{scene_dir}: {', '.join(other)} made with other settings ({_WAY_OUT})")
+        name, found = next(iter(other.items()))
+        raise FileExistsError(f"{scene_dir / name} was made {' and '.join(found)} ({_WAY_OUT})")
     if len(there) == len(names) and not other:
         log.info("reusing %s of %s", ", ".join(names), scene_dir)
         return False
@@ -104,33 +113,38 @@ def _cameras(settings: DemoSettings, prefix: str, poses: list[np.ndarray]) -> li
     return [Camera(f"{prefix}_{k:05d}", pose_44, K_33, settings.width, settings.height) for k, pose_44 in enumerate(poses)]
 
 
-def _write_sim_sections(settings, scene_dir: Path, scene: GeoScene, ground: float, workers: int, overwrite: bool) -> None:
+def _write_sim_sections(
+    settings, scene_dir: Path, scene: GeoScene, geodata: GeodataPaths, ground: float, workers: int, overwrite: bool
+) -> None:
     """train_sim and val_sim: Latin-hypercube views around the flight, one preset for each heading."""
     names = list(SIM_SECTIONS.values())
     presets = sim_presets(settings.flight, settings.views, settings.world, ground, settings.num_images)
-    record = _plain(
-        {
-            "seed": settings.seed,
-            "size": [settings.width, settings.height],
-            "focal_px": settings.focal_px,
-            "surveyed": asdict(settings.surveyed),
-            "world": asdict(settings.world),
-            "min_valid": settings.views.min_valid,
-            "presets": presets,
-        }
-    )
-    if not _to_make(scene_dir, names, record, overwrite):
+    made_with = {
+        "command": "demo",
+        "seed": settings.seed,
+        "size": [settings.width, settings.height],
+        "focal_px": settings.focal_px,
+        "surveyed": asdict(settings.surveyed),
+        "world": asdict(settings.world),
+        "min_valid": settings.views.min_valid,
+        "presets": presets,
+    }
+    inputs = _inputs(**{SURVEYED_NAME: geodata})
+    if not _to_make(scene_dir, names, made_with, inputs, overwrite):
         return
     renderer = Renderer(scene)
     cameras = _cameras(settings, "lhs", _sample_presets(settings, scene_dir / PRESETS, presets, renderer))
     parts = sections.split_stems([camera.stem for camera in cameras], sections.LHS_SHARES)
-    # What is replaced here has other settings and may be, or is part of an incomplete set.
+    # What is replaced here was made otherwise and may be, or is part of an incomplete set.
     with sections.new_sections(scene_dir, names, overwrite=True) as staged:
         for part, stems in parts.items():
             name = SIM_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
-            sections.write_section(staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name)
-        _record(settings, scene_dir, "lhs", parts, scene, names, record)
+            sections.write_section(
+                staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name
+            )
+            _write_record(staged, name, made_with, inputs, scene, len(stems))
+        _write_scene_files(settings, staged, "lhs", parts, scene)
 
 
 def _sample_presets(settings, folder: Path, presets: list[dict], renderer: Renderer) -> list[np.ndarray]:
@@ -139,7 +153,7 @@ def _sample_presets(settings, folder: Path, presets: list[dict], renderer: Rende
     poses = []
     for k, preset in enumerate(presets):
         path = folder / f"lhs_{k}.json"
-        sections.write_atomic(path, json.dumps(preset, indent=1) + "\n")
+        files.write_json(path, preset)
         read = sampling.read_preset(path)
         drawn_N44, _ = sampling.sample_views(
             sampling.preset_proposal(read, renderer.scene),
@@ -169,18 +183,27 @@ def _flight_cameras(settings: DemoSettings, scene: GeoScene, ground: float) -> l
     return _cameras(settings, "flight", poses)
 
 
-def _write_pair_sections(settings, scene_dir: Path, surveyed: GeoScene, flown: GeodataPaths, ground: float, workers, overwrite) -> None:
+def _write_pair_sections(
+    settings,
+    scene_dir: Path,
+    surveyed: GeoScene,
+    geodata: dict[str, GeodataPaths],
+    ground: float,
+    workers: int,
+    overwrite: bool,
+) -> None:
     """The flight's sections: sim shows the surveyed world, real photographs the flown one; both carry sim's labels."""
     names = [name for pair in PAIR_SECTIONS.values() for name in pair]
-    record = _plain({"ground": ground, **asdict(replace(settings, num_images=0))})
-    if not _to_make(scene_dir, names, record, overwrite):
+    made_with = {"command": "demo", "ground": ground, **asdict(replace(settings, num_images=0))}
+    inputs = _inputs(**geodata)
+    if not _to_make(scene_dir, names, made_with, inputs, overwrite):
         return
     sim = Renderer(surveyed)
-    real = Renderer(_open(flown, surveyed.origin_xyz))
+    real = Renderer(_open(geodata[FLOWN_NAME], surveyed.origin_xyz))
     cameras = _flight_cameras(settings, surveyed, ground)
     number = {camera.stem: k for k, camera in enumerate(cameras)}
     parts = sections.split_stems([camera.stem for camera in cameras], sections.FLIGHT_SHARES)
-    # What is replaced here has other settings and may be, or is part of an incomplete set.
+    # What is replaced here was made otherwise and may be, or is part of an incomplete set.
     with sections.new_sections(scene_dir, names, overwrite=True) as staged:
 
         def write_pair(camera: Camera, real_name: str, sim_name: str) -> None:
@@ -193,10 +216,19 @@ def _write_pair_sections(settings, scene_dir: Path, surveyed: GeoScene, flown: G
         for part, stems in parts.items():
             pair = PAIR_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
-            sections.for_each(chosen, lambda camera: write_pair(camera, *pair), workers=workers, description=f"{part}_drone")
-        _record(settings, scene_dir, "drone", parts, surveyed, names, record)
+            sections.for_each(
+                chosen, lambda camera, pair=pair: write_pair(camera, *pair), workers=workers, description=f"{part}_drone"
+            )
+            for name in pair:
+                _write_record(staged, name, made_with, inputs, surveyed, len(stems))
+        _write_scene_files(settings, staged, "drone", parts, surveyed)
 
 
-def _record(settings, scene_dir: Path, kind: str, parts: dict[str, list[str]], scene: GeoScene, names: list[str], record: dict) -> None:
-    sections.write_split_record(scene_dir / f"{settings.scene}_{kind}_split.txt", parts)
-    sections.update_scene_record(scene_dir, scene, {name: {"settings": record} for name in names})
+def _write_record(staged: sections.Staged, name: str, made_with: dict, inputs: dict, scene: GeoScene, images: int) -> None:
+    record = provenance.section_record(made_with, inputs, sections.frame_of(scene), images=images)
+    sections.write_section_record(staged[name], record)
+
+
+def _write_scene_files(settings, staged: sections.Staged, kind: str, parts: dict[str, list[str]], scene: GeoScene) -> None:
+    sections.write_split_record(staged[f"{settings.scene}_{kind}_split.txt"], parts)
+    sections.write_scene_record(staged[sections.SCENE_RECORD], scene)

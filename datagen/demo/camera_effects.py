@@ -12,9 +12,7 @@ _REFERENCE_HEIGHT_PX = 240
 _HAZE = np.array([0.76, 0.79, 0.83], dtype=np.float32)
 
 
-def photograph(
-    render_HW3: np.ndarray, effects: CameraEffects, strength: float, rng: np.random.Generator
-) -> np.ndarray:
+def photograph(render_HW3: np.ndarray, effects: CameraEffects, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Turn a render into a photo.
 
     Args:
@@ -31,9 +29,13 @@ def photograph(
     light_HW3 = render_HW3.astype(np.float32) / 255.0
     light_HW3 += np.clip(strength * effects.haze * rng.uniform(0.5, 1.5), 0.0, 0.9) * (_HAZE - light_HW3)
     light_HW3 = 0.42 + (1.0 + strength * effects.contrast * rng.uniform(0.3, 1.0)) * (light_HW3 - 0.42)
-    gain_3 = 2.0 ** (strength * (effects.exposure_std * rng.standard_normal() + effects.white_balance_std * rng.standard_normal(3)))
+    gain_3 = 2.0 ** (
+        strength * (effects.exposure_std * rng.standard_normal() + effects.white_balance_std * rng.standard_normal(3))
+    )
     light_HW3 *= gain_3.astype(np.float32) * _vignette(render_HW3.shape[:2], strength * effects.vignetting)[..., None]
-    light_HW3 = _motion_blur(light_HW3, strength * effects.motion_px * scale * rng.uniform(0.3, 1.0), rng.uniform(0.0, np.pi))
+    light_HW3 = _motion_blur(
+        light_HW3, strength * effects.motion_px * scale * rng.uniform(0.3, 1.0), rng.uniform(0.0, np.pi)
+    )
     blur = strength * effects.blur_px * scale * rng.uniform(0.6, 1.2)
     light_HW3 = np.clip(cv2.GaussianBlur(light_HW3, (0, 0), blur), 0.0, 1.0)
     noise_HW3 = rng.standard_normal(light_HW3.shape, dtype=np.float32)

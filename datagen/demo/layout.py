@@ -177,8 +177,13 @@ def _buildings(extent, roads, avoid_N3, rng) -> tuple[Building, ...]:
     placed.append(Building(0.555 * extent, 0.44 * extent, 0.05, 17.0, 9.5, 6.5, 6.5, 3, 0.1))
     for x, y, angle in ((0.87, 0.36, 0.9), (0.90, 0.345, -0.65), (0.345, 0.86, 0.4), (0.37, 0.835, -1.2)):
         placed.append(Building(x * extent, y * extent, angle, 11.0, 6.0, 4.5, 8.0, int(rng.integers(0, 3)), 0.0))
-    spans = (("main", 0, 0.25, 0.60, 22), ("lane", 0, 0.62, 0.97, 12), ("lane", 1, 0.02, 0.45, 12), ("lane", 2, 0.05, 0.4, 6),
-             ("main", 0, 0.72, 0.9, 7))  # fmt: skip
+    spans = (
+        ("main", 0, 0.25, 0.60, 22),
+        ("lane", 0, 0.62, 0.97, 12),
+        ("lane", 1, 0.02, 0.45, 12),
+        ("lane", 2, 0.05, 0.4, 6),
+        ("main", 0, 0.72, 0.9, 7),
+    )
     for kind, index, start, stop, count in spans:
         curve = roads[kind][index]
         for share in np.linspace(start, stop, count):
@@ -191,8 +196,18 @@ def _buildings(extent, roads, avoid_N3, rng) -> tuple[Building, ...]:
                 x, y = curve[here] + offset * np.array([-tangent[1], tangent[0]])
                 angle = np.arctan2(tangent[1], tangent[0]) + rng.choice([0.0, np.pi / 2], p=[0.7, 0.3]) + rng.normal(0, 0.06)
                 eave = rng.uniform(3.2, 6.2)
-                house = Building(x, y, angle, half_a, half_b, eave, eave + half_b * rng.uniform(0.55, 0.9),
-                                 int(rng.choice([0, 0, 0, 1, 2, 2, 4])), rng.normal(0, 0.05), bool(rng.random() < 0.25))  # fmt: skip
+                house = Building(
+                    x,
+                    y,
+                    angle,
+                    half_a,
+                    half_b,
+                    eave,
+                    eave + half_b * rng.uniform(0.55, 0.9),
+                    int(rng.choice([0, 0, 0, 1, 2, 2, 4])),
+                    rng.normal(0, 0.05),
+                    bool(rng.random() < 0.25),
+                )
                 if rng.random() < 0.85 and fits(house):
                     placed.append(house)
     return tuple(placed)

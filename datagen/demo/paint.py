@@ -74,7 +74,9 @@ def _parcel_index(layout, fields, canvas, rng) -> np.ndarray:
     index_HW = np.where(fields.east, sides[1], sides[0]).astype(np.float32)
     shift = [1.8 / canvas.texel * value_noise(rng, canvas.shape, 34.0 / canvas.texel) for _ in range(2)]
     grid = np.arange(canvas.size, dtype=np.float32)
-    warped = cv2.remap(index_HW, grid[None] + shift[0], grid[:, None] + shift[1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.remap(
+        index_HW, grid[None] + shift[0], grid[:, None] + shift[1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+    )
     return warped.astype(np.int16)
 
 
@@ -82,7 +84,10 @@ def _paint_gardens(image_HW3, layout, canvas, autumn, patches_HW) -> None:
     """Lawn about the houses, gravel on the farms' yards and the parking."""
     lawn = palette.blend(palette.LAWN_SUMMER, palette.LAWN_AUTUMN, autumn)
     x, y, a, b = layout.parking_xyab
-    lots = [(h.x, h.y, h.angle, h.half_a + 5.5, h.half_b + 5.5, palette.GRAVEL if h.half_a > 8.9 else lawn) for h in layout.buildings]
+    lots = [
+        (h.x, h.y, h.angle, h.half_a + 5.5, h.half_b + 5.5, palette.GRAVEL if h.half_a > 8.9 else lawn)
+        for h in layout.buildings
+    ]
     for x0, y0, angle, half_a, half_b, colour in (*lots, (x, y, 0.0, a, b, palette.ROAD_SUMMER["main"])):
         window = canvas.window(x0, y0, np.hypot(half_a, half_b))
         if window is None:
@@ -92,7 +97,9 @@ def _paint_gardens(image_HW3, layout, canvas, autumn, patches_HW) -> None:
         _cover(image_HW3[window], colour * (1.0 + 0.06 * patches_HW[window][..., None]), smoothstep(-0.3, 0.3, inside))
 
 
-def rotated(canvas: Canvas, window: tuple[slice, slice], x0: float, y0: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def rotated(
+    canvas: Canvas, window: tuple[slice, slice], x0: float, y0: float, angle: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along and across a direction about a point, for a window's pixel centres, metres."""
     x_1W, y_H1 = canvas.metres(window)
     dx, dy = x_1W - x0, y_H1 - y0

@@ -15,24 +15,34 @@ PARCEL_SUMMER = _table([(.40, .50, .23), (.77, .68, .40), (.29, .43, .18), (.55,
 PARCEL_AUTUMN = _table([(.44, .46, .25), (.50, .41, .31), (.63, .54, .34), (.40, .45, .25), (.58, .51, .37),
                         (.52, .46, .38), (.47, .38, .28), (.38, .46, .23), (.66, .49, .24)])  # fmt: skip
 # strength of the rows (plough, seed drill, vines) in either season
-ROWS_SUMMER = np.array([.04, .07, .14, .12, .05, .13, .15, .10, .22], dtype=np.float32)
-ROWS_AUTUMN = np.array([.04, .13, .09, .08, .11, .06, .12, .05, .20], dtype=np.float32)
+ROWS_SUMMER = np.array([0.04, 0.07, 0.14, 0.12, 0.05, 0.13, 0.15, 0.10, 0.22], dtype=np.float32)
+ROWS_AUTUMN = np.array([0.04, 0.13, 0.09, 0.08, 0.11, 0.06, 0.12, 0.05, 0.20], dtype=np.float32)
 
-ROOFS = _table([(.66, .37, .26), (.34, .36, .41), (.49, .35, .28), (.79, .79, .77), (.71, .31, .24)])
-WALL = _table([(.80, .76, .68)])[0]
-SOLAR = _table([(.13, .16, .27)])[0]
-CARS = _table([(.88, .88, .88), (.10, .10, .12), (.68, .12, .10), (.14, .26, .58), (.60, .62, .64), (.85, .68, .16)])
+ROOFS = _table([(0.66, 0.37, 0.26), (0.34, 0.36, 0.41), (0.49, 0.35, 0.28), (0.79, 0.79, 0.77), (0.71, 0.31, 0.24)])
+WALL = _table([(0.80, 0.76, 0.68)])[0]
+SOLAR = _table([(0.13, 0.16, 0.27)])[0]
+CARS = _table(
+    [(0.88, 0.88, 0.88), (0.10, 0.10, 0.12), (0.68, 0.12, 0.10), (0.14, 0.26, 0.58), (0.60, 0.62, 0.64), (0.85, 0.68, 0.16)]
+)
 
-ROAD_SUMMER = {"main": _table([(.47, .47, .48)])[0], "lane": _table([(.56, .55, .53)])[0], "track": _table([(.68, .60, .46)])[0]}
-ROAD_AUTUMN = {"main": _table([(.39, .39, .42)])[0], "lane": _table([(.46, .44, .43)])[0], "track": _table([(.52, .43, .33)])[0]}
-CONCRETE = _table([(.70, .69, .66)])[0]
-GRAVEL = _table([(.66, .63, .57)])[0]
-LAWN_SUMMER, LAWN_AUTUMN = _table([(.38, .49, .22), (.42, .43, .24)])
-BANK_SUMMER, BANK_AUTUMN = _table([(.45, .50, .27), (.50, .44, .27)])
-WATER_SUMMER, WATER_AUTUMN = _table([(.17, .29, .31), (.25, .28, .24)])
-TREE_SUMMER = _table([(.21, .34, .15)])[0]
+ROAD_SUMMER = {
+    "main": _table([(0.47, 0.47, 0.48)])[0],
+    "lane": _table([(0.56, 0.55, 0.53)])[0],
+    "track": _table([(0.68, 0.60, 0.46)])[0],
+}
+ROAD_AUTUMN = {
+    "main": _table([(0.39, 0.39, 0.42)])[0],
+    "lane": _table([(0.46, 0.44, 0.43)])[0],
+    "track": _table([(0.52, 0.43, 0.33)])[0],
+}
+CONCRETE = _table([(0.70, 0.69, 0.66)])[0]
+GRAVEL = _table([(0.66, 0.63, 0.57)])[0]
+LAWN_SUMMER, LAWN_AUTUMN = _table([(0.38, 0.49, 0.22), (0.42, 0.43, 0.24)])
+BANK_SUMMER, BANK_AUTUMN = _table([(0.45, 0.50, 0.27), (0.50, 0.44, 0.27)])
+WATER_SUMMER, WATER_AUTUMN = _table([(0.17, 0.29, 0.31), (0.25, 0.28, 0.24)])
+TREE_SUMMER = _table([(0.21, 0.34, 0.15)])[0]
 # trees turn by their own tint: still green, yellow, orange, red-brown
-TREE_AUTUMN = _table([(.30, .36, .17), (.60, .50, .19), (.62, .39, .15), (.46, .25, .15)])
+TREE_AUTUMN = _table([(0.30, 0.36, 0.17), (0.60, 0.50, 0.19), (0.62, 0.39, 0.15), (0.46, 0.25, 0.15)])
 
 
 def blend(summer: np.ndarray, autumn: np.ndarray, share: float) -> np.ndarray:

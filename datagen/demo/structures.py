@@ -77,7 +77,9 @@ def _raise_building(scene: Scene, b: Building, window: tuple[slice, slice]) -> N
     scene.codes_HW[window][roof] = BUILDING
 
     colour = np.broadcast_to(palette.ROOFS[b.roof] * (1.0 + b.tint), (*roof.shape, 3)).copy()
-    tiles = 1.0 + (0.05 * np.sin(2 * np.pi * across / 0.9) if b.ridge > b.eave else 0.04 * np.sign(np.sin(2 * np.pi * a / 5.0)))
+    tiles = 1.0 + (
+        0.05 * np.sin(2 * np.pi * across / 0.9) if b.ridge > b.eave else 0.04 * np.sign(np.sin(2 * np.pi * a / 5.0))
+    )
     colour *= (tiles * np.where(np.abs(across) < 0.3, 1.12, 1.0) * np.where(inside < 0.45, 0.86, 1.0))[..., None]
     if b.solar:
         panel = (np.abs(a) < 0.55 * b.half_a) & (np.abs(across - 0.5 * b.half_b) < 0.28 * b.half_b)

@@ -91,8 +91,12 @@ def ground_heights(layout: Layout, fields: Fields, canvas: Canvas, relief: float
     extent = layout.extent
     hills = relief * fractal_noise(rng, canvas.shape, 0.42 * extent / canvas.texel, octaves=3, gain=0.42)
     hills -= hills.mean()
-    hills += 2.2 * relief * np.exp(-(((x_1W - 0.13 * extent) ** 2 + (y_H1 - 0.72 * extent) ** 2) / (2 * (0.17 * extent) ** 2)))
-    hills += 1.5 * relief * np.exp(-(((x_1W - 0.97 * extent) ** 2 + (y_H1 - 0.2 * extent) ** 2) / (2 * (0.16 * extent) ** 2)))
+    hills += (
+        2.2 * relief * np.exp(-(((x_1W - 0.13 * extent) ** 2 + (y_H1 - 0.72 * extent) ** 2) / (2 * (0.17 * extent) ** 2)))
+    )
+    hills += (
+        1.5 * relief * np.exp(-(((x_1W - 0.97 * extent) ** 2 + (y_H1 - 0.2 * extent) ** 2) / (2 * (0.16 * extent) ** 2)))
+    )
     hills += 0.12 * fractal_noise(rng, canvas.shape, 7.0 / canvas.texel, octaves=2)
     level_H1 = -0.35 * relief - RIVER_FALL * (y_H1 - 0.5 * extent)
     meadow = level_H1 + 1.5 + 0.3 * (hills + 0.35 * relief)

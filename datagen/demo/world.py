@@ -82,7 +82,9 @@ def write_world(world: World, settings: WorldSettings, paths: GeodataPaths) -> N
     paths.surface.parent.mkdir(parents=True, exist_ok=True)
     cell = settings.texel_m * settings.surface_factor
     _write_raster(paths.surface, world.surface_hw[None], cell, settings, predictor=3)
-    _write_raster(paths.ortho, world.ortho_HW3.transpose(2, 0, 1), settings.texel_m, settings, predictor=2, photometric="RGB")
+    _write_raster(
+        paths.ortho, world.ortho_HW3.transpose(2, 0, 1), settings.texel_m, settings, predictor=2, photometric="RGB"
+    )
     _write_raster(paths.landcover, world.landcover_hw[None], cell, settings)
 
 

@@ -19,7 +19,16 @@ HEIGHT_STEP, COLOUR_STEP = 1.0, 0.25
 
 
 def write_raster(
-    path: Path, bands: np.ndarray, step: float = 1.0, *, left=LEFT, top=TOP, crs=CRS_CODE, transform=None, tags=None, **profile
+    path: Path,
+    bands: np.ndarray,
+    step: float = 1.0,
+    *,
+    left=LEFT,
+    top=TOP,
+    crs=CRS_CODE,
+    transform=None,
+    tags=None,
+    **profile,
 ) -> Path:
     """Writes [rows, cols] or [bands, rows, cols] as a GeoTIFF, north-up unless a transform is given.
 

@@ -70,6 +70,18 @@ def test_every_orientation_gives_the_same_scene(tmp_path, name, crs):
         assert np.abs(found.rgb_HW3.astype(int) - upright.rgb_HW3).mean() < (3 if name == "turned" else 0.5)
 
 
+@pytest.mark.parametrize("name", ["south-up", "west-up", "upside down"])
+def test_a_part_of_a_flipped_orthophoto(tmp_path, name):
+    """The surface model lies in one corner of the orthophoto: its pixels come from that corner, untouched."""
+    grid, (left, top) = ORIENTATIONS[name], UTM_CORNER
+    move = Affine.translation(left + 50, top - 50)
+    colour = sampled(smooth_colour, grid, np.uint8)
+    ortho = write_raster(tmp_path / "o.tif", colour, transform=move * grid, crs="EPSG:25833")
+    corner = write_raster(tmp_path / "s.tif", np.ones((30, 40), np.float32), left=left + 10, top=top - 5, crs="EPSG:25833")
+    level = GeoScene.open(corner, ortho).texture.levels[0]
+    np.testing.assert_array_equal(level, sampled(smooth_colour, UP, np.uint8).transpose(1, 2, 0)[5:35, 10:50])
+
+
 @pytest.mark.parametrize(("lon", "lat"), [(9.0, 0.2), (12.0, 47.0), (-70.0, 64.0)])
 def test_web_mercator_is_brought_to_true_metres(tmp_path, lon, lat):
     """At the equator its metre is one eastward only, elsewhere one nowhere."""
@@ -96,6 +108,7 @@ def test_web_mercator_is_brought_to_true_metres(tmp_path, lon, lat):
     [
         ("EPSG:2056", 7.4, 46.9, True),
         ("EPSG:25833", 15.0, 52.0, True),
+        ("EPSG:25833", 5.3, 60.4, True),  # Bergen, two zones off: 0.3 %
         ("EPSG:3035", 10.0, 50.0, True),
         ("EPSG:3035", 35.0, 65.0, False),  # 1.4 % at the border of the continent
         ("EPSG:3413", -45.0, 80.0, False),
@@ -111,6 +124,12 @@ def test_a_crs_is_kept_where_its_metre_is_one(crs, lon, lat, kept):
     if not kept:
         (x,), (y,) = transformed("EPSG:4326", frame.crs, [lon], [lat])
     assert np.allclose(frames.ground_scale(frame.crs, x, y), 1, atol=frames.MAX_SCALE_ERROR)
+
+
+def test_a_metre_that_is_slightly_off_is_said(caplog):
+    (x,), (y,) = transformed("EPSG:4326", "EPSG:25833", [5.3], [60.4])
+    frames.working_frame(frames.declared("EPSG:25833"), (x, y), "name")
+    assert "name: a metre on the ground is 1.003" in caplog.text
 
 
 def test_projected_kilometres(tmp_path):
@@ -175,13 +194,18 @@ def test_files_without_a_crs(site):
     assert site("EPSG:25833", "EPSG:25833", *UTM_CORNER).open(declared_crs="EPSG:2056").crs.to_epsg() == 25833
 
 
-def test_origins_too_far_for_float32_labels_are_refused(hills):
-    with pytest.raises(ValueError, match=r"origin \[0, 0, 0\]: .* 2,600,200 m, where float32 labels come in steps of 0\.25 m"):
+def test_origins_too_far_for_float32_labels_are_said_and_then_refused(hills, caplog):
+    with pytest.raises(
+        ValueError, match=r"origin \[0, 0, 0\]: .* 2,600,200 m, where float32 labels come in steps of 0\.25 m"
+    ):
         hills.open(origin_xyz=(0, 0, 0))
     with pytest.raises(ValueError, match="float32"):
-        hills.open(origin_xyz=(LEFT, TOP, -200_000.0))
-    # The steps are 8 mm at 100 km.
+        hills.open(origin_xyz=(LEFT, TOP, -2_000_000.0))
+    # The steps are 8 mm at 100 km and 16 mm at 200 km.
     assert hills.open(origin_xyz=(LEFT - 100_000, TOP, 0)).origin_xyz[0] == LEFT - 100_000
+    assert "float32" not in caplog.text
+    hills.open(origin_xyz=(LEFT - 200_000, TOP, 0))
+    assert "float32 labels come in steps of 0.0156 m" in caplog.text
 
 
 def test_one_line_says_what_was_assumed(site, tmp_path, caplog):

@@ -18,9 +18,7 @@ from .test_labels import pose
 def warped(source, target, crs, resampling=Resampling.cubic, **profile):
     """The raster in another CRS, with its colour tags; what it does not cover becomes its nodata."""
     with rasterio.open(source) as raster:
-        transform, width, height = calculate_default_transform(
-            raster.crs, crs, raster.width, raster.height, *raster.bounds
-        )
+        transform, width, height = calculate_default_transform(raster.crs, crs, raster.width, raster.height, *raster.bounds)
         options = {**raster.profile, "crs": crs, "transform": transform, "width": width, "height": height, **profile}
         with rasterio.open(target, "w", **options) as out:
             out.colorinterp, out.descriptions = raster.colorinterp, raster.descriptions

@@ -52,7 +52,8 @@ def absolute_heights(scene: GeoScene) -> np.ndarray:
     ("fill", "dtype"),
     [
         (-9999, np.float32), (-9999, np.int16), (-32767, np.int16), (-32768, np.int16), (-3.4028235e38, np.float32),
-        (3.4028235e38, np.float32), (1e20, np.float64), (65535, np.uint16), (0, np.float32), (0, np.uint16), (-99, np.float32),
+        (3.4028235e38, np.float32), (1e20, np.float64), (65535, np.uint16), (0, np.float32), (0, np.uint16),
+        (-99, np.float32),
         (np.inf, np.float32), (np.nan, np.float32),
     ],
 )  # fmt: skip

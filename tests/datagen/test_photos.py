@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import logging
+import os
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
+import rasterio
 import torch
+from PIL import Image
 
-from datagen import photos
+from datagen import photos, sections
 from datagen.__main__ import main
-from datagen.cameras import Camera, centred_intrinsics, intrinsics, read_cameras_json, read_colmap, read_pose_folder
+from datagen.cameras import (
+    Camera,
+    Lens,
+    _json_camera,
+    centred_intrinsics,
+    read_cameras_json,
+    read_colmap,
+    read_pose_folder,
+    unique_stems,
+)
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 
+from .synthetic import Geodata
 from .test_labels import pose
 
 
@@ -53,25 +69,65 @@ def test_small_photos_are_not_enlarged():
     assert photos.resized_camera(camera, 480) is camera and photos.resized_camera(camera, 0) is camera
 
 
-def test_undistortion_recovers_the_pinhole_image(hills_scene):
-    """A pinhole render is warped by a lens model, written as a photo, and undistorted again."""
-    camera = Camera("a", pose(0, 0, 60, 10, -85, 0), intrinsics(300.0, 302.0, 158.0, 122.0), 320, 240)
-    coefficients = np.array([-0.12, 0.03, 0.001, -0.0008])
-    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-    columns, rows = np.meshgrid(np.arange(320.0), np.arange(240.0))
-    wide_K = centred_intrinsics(300.0, 480, 400)
-    wide = Renderer(hills_scene).render(camera.world_from_cam_44, wide_K, 480, 400).rgb_HW3
-    distorted_N12 = np.stack((columns, rows), -1).reshape(-1, 1, 2)
-    ideal = cv2.undistortPoints(distorted_N12, camera.K_33 - half, coefficients, P=wide_K - half).reshape(240, 320, 2)
-    photo = cv2.remap(wide, ideal.astype(np.float32), None, cv2.INTER_LINEAR)
+LENSES = {
+    "SIMPLE_RADIAL": (300, 160, 120, -0.12),
+    "RADIAL": (300, 160, 120, -0.12, 0.03),
+    "OPENCV": (300, 310, 155, 125, -0.12, 0.03, 0.001, -0.002),
+    "FULL_OPENCV": (300, 310, 155, 125, 0.12, 0.03, 0.001, -0.002, 0.01, 0.02, 0.01, 0.0),
+    "OPENCV_FISHEYE": (150, 150, 160, 120, 0.01, -0.02, 0.003, 0.0),
+    "SIMPLE_RADIAL_FISHEYE": (150, 160, 120, 0.0),
+    "RADIAL_FISHEYE": (150, 160, 120, 0.01, 0.002),
+    "FOV": (200, 200, 160, 120, 0.9),
+    "THIN_PRISM_FISHEYE": (150, 150, 160, 120, 0.01, -0.02, 0.001, 0.001, 0.003, 0.0, 0.001, 0.001),
+}
 
-    lens = replace(camera, distortion=tuple(coefficients))
-    image, pinhole = photos.undistorted(photo, lens)
-    assert pinhole.distortion == () and image.shape == photo.shape
-    expected = Renderer(hills_scene).render(pinhole.world_from_cam_44, pinhole.K_33, 320, 240).rgb_HW3
-    distance = np.abs(image.astype(int) - expected).mean()
-    ignored = Renderer(hills_scene).render(camera.world_from_cam_44, camera.K_33, 320, 240).rgb_HW3
-    assert distance < 1 and np.abs(photo.astype(int) - ignored).mean() > 3 * distance
+
+def ray_colour(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth colour of viewing rays (x, y, 1), uint8."""
+    waves = np.stack((np.sin(9 * x), np.cos(8 * y), np.sin(6 * (x + y))), -1)
+    return np.rint(127 + 90 * waves).astype(np.uint8)
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_every_lens_is_undistorted(model):
+    """Colours tied to viewing rays: the photo sees them through the lens, the result must as its pinhole camera says."""
+    distorted = pycolmap.Camera(model=model, width=320, height=240, params=list(LENSES[model]))
+    columns, rows = np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5)
+    rays_HW2 = distorted.cam_from_img(np.stack((columns, rows), -1).reshape(-1, 2)).reshape(240, 320, 2)
+    photo = ray_colour(rays_HW2[..., 0], rays_HW2[..., 1])
+    camera = Camera("a", np.eye(4), distorted.calibration_matrix(), 320, 240, Lens(model, LENSES[model]))
+    image, pinhole = photos.undistorted(photo, camera)
+    assert pinhole.lens is None and image.shape == photo.shape and (pinhole.width, pinhole.height) == (320, 240)
+    assert np.allclose(pinhole.K_33, photos.pinhole_camera(camera).K_33)
+    assert pinhole.K_33[0, 0] / pinhole.K_33[1, 1] == pytest.approx(camera.K_33[0, 0] / camera.K_33[1, 1]), "zoomed evenly"
+    x = (np.arange(pinhole.width) + 0.5 - pinhole.K_33[0, 2]) / pinhole.K_33[0, 0]
+    y = (np.arange(pinhole.height) + 0.5 - pinhole.K_33[1, 2]) / pinhole.K_33[1, 1]
+    difference = np.abs(image.astype(int) - ray_colour(*np.meshgrid(x, y))).max(-1)
+    assert np.percentile(difference, 99) <= 3, "lens and result disagree"
+    assert (difference > 10).mean() < 1e-3, "the photo covers all of it"
+
+
+def test_opencv_coefficients_of_a_cameras_json_mean_what_opencv_means():
+    """The lens of `distortion` bends points as cv2.projectPoints does."""
+    points_N3 = np.random.default_rng(0).uniform((-0.4, -0.3, 1), (0.4, 0.3, 1), (50, 3))
+    for coefficients in (
+        [-0.1],
+        [-0.12, 0.03, 0.001, -0.002],
+        [0.1, 0.02, 0.001, -0.002, 0.03],
+        [0.1, 0.2, 0, 0, 0.1, 0.3, 0.2, 0.1],
+    ):
+        entry = {
+            "file": "a.jpg",
+            "width": 320,
+            "height": 240,
+            "focal_length_px": [300, 310],
+            "principal_point_px": [155, 125],
+        }
+        camera = _json_camera({**entry, "distortion": coefficients}, "a", np.eye(4))
+        padded = np.array(coefficients + [0.0] * (4 - len(coefficients)))
+        expected, _ = cv2.projectPoints(points_N3, np.zeros(3), np.zeros(3), camera.K_33, padded)
+        seen = photos._colmap_camera(camera).img_from_cam(points_N3)
+        assert np.allclose(seen, expected[:, 0], atol=1e-9), coefficients
 
 
 @pytest.fixture
@@ -102,9 +158,8 @@ def test_photo_sections(flight, hills, tmp_path, capsys):
     out = tmp_path / "datasets"
     assert run_photos(flight, hills, out) == 0
     scene_dir = out / "s"
-    assert sorted(path.name for path in scene_dir.iterdir()) == sorted(
-        ["scene.json", "s_drone_split.txt"]
-        + [f"{p}_drone_{d}" for p in ("train", "val", "test") for d in ("real", "sim")]
+    assert sorted(path.name for path in scene_dir.iterdir() if path.name != ".scene.json.lock") == sorted(
+        ["scene.json", "s_drone_split.txt"] + [f"{p}_drone_{d}" for p in ("train", "val", "test") for d in ("real", "sim")]
     )
     found = {
         part: sorted(p.stem for p in (scene_dir / f"{part}_drone_real" / "rgb").iterdir())
@@ -131,7 +186,7 @@ def test_photo_sections(flight, hills, tmp_path, capsys):
     assert run_photos(flight, hills, out, "--resume") == 0
     assert (scene_dir / "train_drone_real" / "rgb").stat().st_mtime_ns == before
     assert run_photos(flight, hills, out, "--resume", "--height", "40") == 2
-    assert "made with other settings (image_height)" in capsys.readouterr().err
+    assert "made with other settings (height)" in capsys.readouterr().err
     given = ["--split", "train=P_00,P_01,P_02,P_03,P_04,P_05,P_06", "test=P_07,P_08,P_09"]
     assert run_photos(flight, hills, out, *given) == 2
     assert "differs from the split record" in capsys.readouterr().err
@@ -159,14 +214,21 @@ def test_bad_photo_input(flight, hills, tmp_path, capsys):
     refused("--height -3", "--height", "-3")
     cameras(width=250)
     refused("P_00.png is 240 x 160 px, its camera says 250 x 160")
-    cameras(
-        photos=original["photos"] + [{"file": "photos/lost.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}]
-    )
+    cameras(photos=original["photos"] + [{"file": "photos/lost.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}])
     refused("photo 'photos/lost.jpg' of the cameras file is not in")
-    cameras(
-        photos=original["photos"] + [{"file": "more/P_00.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}]
-    )
-    refused("two photos are called 'P_00'")
+    cameras(photos=original["photos"] + [{"file": "photos/p_00.jpg", "cam_to_world": original["photos"][0]["cam_to_world"]}])
+    refused("two photos are called 'p_00'")
+    cameras(photos=original["photos"] + [{**original["photos"][0], "file": "more/P_00.png"}])
+    refused("photo 'more/P_00.png' of the cameras file is not in")
+    refused("P_00.png is the one of two cameras", "--photos", str(flight / "photos"))
+    cameras(photos=[{**original["photos"][0], "file": "photos/.P_00.png"}])
+    refused("photo 'photos/.P_00.png' has a hidden name")
+    cameras(distortion=[0.1] * 12)
+    refused("'distortion' has 12 coefficients")
+    cameras(focal_length_px=-3)
+    refused("photos/P_00.png: 240 x 160 px with a focal length of -3 px")
+    cameras(photos=original["photos"][:2])
+    refused("2 image(s) are too few: train, val, test need at least one each")
     cameras(photos=[{"file": "photos/P_00.png", "cam_to_world": np.eye(3).tolist()}])
     refused("a pose is a 4 x 4 matrix")
     cameras(photos=[{"file": "photos/P_00.png", "cam_to_world": (2 * np.eye(4)).tolist()}])
@@ -185,7 +247,7 @@ def test_bad_photo_input(flight, hills, tmp_path, capsys):
     photo = flight / "photos" / "P_04.png"
     whole = photo.read_bytes()
     photo.write_bytes(whole[:100])
-    refused("P_04.png: not a readable image")
+    refused("cannot decode image")
     photo.unlink()
     refused("photo 'photos/P_04.png' of the cameras file is not in")
 
@@ -206,24 +268,230 @@ def test_pose_files(tmp_path):
             read_pose_folder(tmp_path, K_33, 64, 48)
 
 
+def write_text_model(folder, cameras: str, *names: str):
+    """A COLMAP text model: every image turned half about x, 5 m away, and the cameras 1, 2, ... in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "points3D.txt").write_text("")
+    (folder / "cameras.txt").write_text("# cameras\n" + cameras)
+    lines = [f"{k} 0 1 0 0 {k} 0 5 {k} {name}\n\n" for k, name in enumerate(names, 1)]
+    (folder / "images.txt").write_text("# images\n" + "".join(lines), encoding="utf-8")
+    return folder
+
+
 def test_colmap_text_model(tmp_path):
-    (tmp_path / "points3D.txt").write_text("")
-    (tmp_path / "images.txt").write_text("1 1 0 0 0 1 2 3 1 b.jpg\n\n2 0 1 0 0 0 0 5 2 a.jpg\n\n")
-    (tmp_path / "cameras.txt").write_text(
-        "1 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n2 PINHOLE 640 480 500 510 321 239\n"
+    write_text_model(
+        tmp_path, "1 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n2 PINHOLE 320 200 500 510 161 99\n", "b.jpg", "a.jpg"
     )
     first, second = read_colmap(tmp_path)
     assert (first.stem, second.stem) == ("a", "b")
-    assert first.distortion == () and second.distortion == (-0.1,)
-    assert first.K_33[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == [500, 510, 321, 239]
-    assert np.allclose(second.world_from_cam_44[:3, 3], [-1, -2, -3])
+    assert first.lens is None and second.lens == Lens("SIMPLE_RADIAL", (500, 320, 240, -0.1))
+    assert (first.width, first.height, second.width, second.height) == (320, 200, 640, 480)
+    assert first.K_33[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == [500, 510, 161, 99]
     assert np.allclose(first.world_from_cam_44[:3, :3], np.diag([1, -1, -1])) and first.world_from_cam_44[2, 3] == 5
-    fisheye = "1 OPENCV_FISHEYE 640 480 500 500 320 240 0 0 0 0\n2 PINHOLE 640 480 500 510 321 239\n"
-    (tmp_path / "cameras.txt").write_text(fisheye)
-    with pytest.raises(ValueError, match="camera model OPENCV_FISHEYE of b.jpg is not supported"):
+    assert first.world_from_cam_44[0, 3] == -2
+    write_text_model(
+        tmp_path, "1 OPENCV 640 480 500 500 320 240 0 0 0 0\n2 SIMPLE_FISHEYE 640 480 500 320 240\n", "b.jpg", "a.jpg"
+    )
+    fisheye, straight = read_colmap(tmp_path)
+    assert straight.lens is None and fisheye.lens.model == "SIMPLE_FISHEYE", "a fisheye bends without any coefficient"
+    write_text_model(tmp_path, "1 EQUIRECTANGULAR 640 320 640 320\n", "b.jpg")
+    with pytest.raises(ValueError, match="camera of b.jpg: a EQUIRECTANGULAR picture has no pinhole image"):
         read_colmap(tmp_path)
     with pytest.raises(FileNotFoundError, match="no images.txt or images.bin"):
         read_colmap(tmp_path / "none")
+
+
+def test_colmap_names_with_spaces_are_read_whole(tmp_path):
+    names = ["flight 1/DJI (1).JPG", "flight 1/DJI (2).JPG", "ü/x.JPG"]
+    text = write_text_model(tmp_path / "text", "".join(f"{k} PINHOLE 64 48 50 50 32 24\n" for k in (1, 2, 3)), *names)
+    assert [camera.file for camera in read_colmap(text)] == names
+    model = pycolmap.Reconstruction(str(text))
+    for number, image in model.images.items():
+        image.name = names[number - 1]
+    (tmp_path / "binary").mkdir()
+    model.write_binary(str(tmp_path / "binary"))
+    assert [camera.file for camera in read_colmap(tmp_path / "binary")] == names
+    # Some exporters leave the lines of key points out: pycolmap would read every second image only.
+    (text / "images.txt").write_text((text / "images.txt").read_text().replace("\n\n", "\n"))
+    with pytest.raises(ValueError, match="the line after the image 'flight 1/DJI .1..JPG' is another image"):
+        read_colmap(text)
+
+
+def test_a_lens_that_folds_is_refused():
+    """At k1 = -4 the photo's corners are no images of any ray: no pinhole view can be filled."""
+    lens = Lens("SIMPLE_RADIAL", (150.0, 160.0, 120.0, -4.0))
+    camera = Camera("a", np.eye(4), centred_intrinsics(150.0, 320, 240), 320, 240, lens)
+    with pytest.raises(ValueError, match="SIMPLE_RADIAL"):
+        photos.undistorted(np.zeros((240, 320, 3), np.uint8), camera)
+
+
+def test_one_file_name_in_several_folders():
+    assert unique_stems(["a/x.JPG", "b/y.JPG"]) == ["x", "y"]
+    assert unique_stems(["all/f1/x.JPG", "all/f2/x.JPG", "all/f2/y.JPG"]) == ["f1_x", "f2_x", "y"]
+    assert unique_stems(["../f1/x.JPG", "../f2/x.JPG", "/f2/z/x.JPG"]) == ["f1_x", "f2_x", "f2_z_x"]
+    for clash in (
+        ["f1/x.JPG", "f1/x.png"],
+        ["x.JPG", "X.JPG"],
+        ["a/b_c.jpg", "a_b/c.jpg", "c.jpg", "b_c.jpg", "a/b/c.jpg"],
+    ):
+        with pytest.raises(ValueError, match="two photos are called"):
+            unique_stems(clash)
+
+
+def test_photos_of_two_flights_with_one_name(flight, hills, tmp_path):
+    """Each photo keeps its own pose and pixels under the name of its folder."""
+    document = json.loads((flight / "cameras.json").read_text())
+    for folder, number in (("one", 0), ("two", 9)):
+        (flight / folder).mkdir()
+        (flight / "photos" / f"P_{number:02d}.png").rename(flight / folder / "DJI_0001.png")
+        document["photos"][number]["file"] = f"{folder}/DJI_0001.png"
+    (flight / "cameras.json").write_text(json.dumps(document))
+    rest = ",".join(f"P_{k:02d}" for k in range(1, 9))
+    words = ["--split", "train=two/DJI_0001.png", "val=one_DJI_0001", f"test={rest}"]
+    assert run_photos(flight, hills, tmp_path / "out", *words) == 0
+    for section, stem, number in (("train", "two_DJI_0001", 9), ("val", "one_DJI_0001", 0)):
+        real, sim = (tmp_path / "out" / "s" / f"{section}_drone_{domain}" for domain in ("real", "sim"))
+        images = [cv2.imread(str(folder / "rgb" / f"{stem}.png")).astype(int) for folder in (real, sim)]
+        assert np.abs(images[0] - images[1]).mean() < 2
+        x = np.loadtxt(real / "poses" / f"{stem}.txt")[0, 3]
+        assert x == pytest.approx(-27 + 6 * number, abs=1e-6)
+
+
+def test_every_photo_may_have_its_own_camera(flight, hills, tmp_path):
+    """One photo of another size and another two focal lengths beside the rest."""
+    document = json.loads((flight / "cameras.json").read_text())
+    K_33 = np.array([[150.0, 0, 70], [0, 160.0, 40], [0, 0, 1]])
+    scene = hills.open()
+    view = np.array(document["photos"][0]["cam_to_world"])
+    rendered = Renderer(scene).render(scene.to_world(view), K_33, 120, 90)
+    cv2.imwrite(str(flight / "photos" / "P_00.png"), rendered.rgb_HW3[..., ::-1])
+    document["photos"][0] |= {"width": 120, "height": 90, "focal_length_px": [150, 160], "principal_point_px": [70, 40]}
+    (flight / "cameras.json").write_text(json.dumps(document))
+    rest = ",".join(f"P_{k:02d}" for k in range(1, 10))
+    assert run_photos(flight, hills, tmp_path / "out", "--height", "0", "--split", "train=P_00", f"test={rest}") == 0
+    folder = tmp_path / "out" / "s"
+    assert (folder / "train_drone_real" / "calibration" / "P_00.txt").read_text() == "150 160 70 40\n"
+    images = [cv2.imread(str(folder / f"train_drone_{d}" / "rgb" / "P_00.png")).astype(int) for d in ("real", "sim")]
+    assert images[0].shape == (90, 120, 3) and np.abs(images[0] - images[1]).max() <= 1
+
+
+def turn(flight, tag: int) -> None:
+    """Gives the first photo an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    with Image.open(flight / "photos" / "P_00.png") as image:
+        image.load()
+    image.save(flight / "photos" / "P_00.png", exif=exif)
+
+
+def test_exif_orientation_is_named(flight, hills, tmp_path, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    turn(flight, 3)
+    stored = cv2.imread(str(flight / "photos" / "P_00.png"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert run_photos(flight, hills, tmp_path / "out", "--height", "0") == 0
+    assert caplog.text.count("EXIF orientation 3 in 1 of 10 photos (such as P_00)") == 1
+    made = next((tmp_path / "out" / "s").glob("*_drone_real/rgb/P_00.png"))
+    assert np.array_equal(cv2.imread(str(made)), stored), "the stored pixels, unturned"
+    turn(flight, 6)
+    document = json.loads((flight / "cameras.json").read_text())
+    document["photos"][0] |= {"width": 160, "height": 240}
+    (flight / "cameras.json").write_text(json.dumps(document))
+    assert run_photos(flight, hills, tmp_path / "other") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "P_00.png is 240 x 160 px, its camera says 160 x 240" in error and "EXIF orientation (6)" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_resume_names_the_input_that_changed(flight, hills, make_geodata, tmp_path, capsys):
+    """The same names, other contents: refused; the same contents elsewhere, or touched: kept."""
+    out = tmp_path / "datasets"
+    geodata = Geodata(*(Path(shutil.copy(path, tmp_path)) for path in (hills.surface, hills.ortho, hills.landcover)))
+    assert run_photos(flight, geodata, out) == 0
+
+    def refused(*messages):
+        before = (out / "s" / "train_drone_real" / "section.json").stat()
+        assert run_photos(flight, geodata, out, "--resume") == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert all(message in error for message in (*messages, "use --overwrite")), error
+        assert (out / "s" / "train_drone_real" / "section.json").stat() == before
+
+    os.utime(geodata.surface)
+    moved = Path(shutil.copytree(flight, tmp_path / "moved"))
+    assert run_photos(moved, geodata, out, "--resume") == 0
+    with rasterio.open(geodata.surface, "r+") as raster:
+        raster.write(raster.read() + np.float32(1))
+    refused("was made from another surface model (surface.tif)")
+    shutil.copy(hills.surface, geodata.surface)
+    assert run_photos(flight, geodata, out, "--resume") == 0
+    with rasterio.open(geodata.ortho, "r+") as raster:
+        raster.nodata = 7
+    refused("from another orthophoto (ortho.tif)")
+    shutil.copy(hills.ortho, geodata.ortho)
+    photo = flight / "photos" / "P_03.png"
+    photo.write_bytes((flight / "photos" / "P_04.png").read_bytes())
+    refused("from other photos")
+    shutil.copy(moved / "photos" / "P_03.png", photo)
+    document = json.loads((flight / "cameras.json").read_text())
+    document["photos"][2]["cam_to_world"][0][3] += 0.01
+    (flight / "cameras.json").write_text(json.dumps(document))
+    refused("from other cameras (cameras.json)")
+    shutil.copy(moved / "cameras.json", flight / "cameras.json")
+    assert run_photos(flight, geodata, out, "--resume", "--landcover_codes", "3=2") == 2
+    assert "with other settings (landcover_codes)" in capsys.readouterr().err
+    assert run_photos(flight, geodata, out, "--resume", "--origin", "1", "2", "3") == 2
+    assert "was made with the origin [2600100.0, 1200100.0, 0.0]; use --overwrite" in capsys.readouterr().err
+    image = next((out / "s" / "test_drone_sim" / "rgb").iterdir())
+    image.rename(tmp_path / image.name)
+    refused("test_drone_sim was made with 5 images, of which 4 are left")
+    (tmp_path / image.name).rename(image)
+    (out / "s" / "val_drone_sim" / "section.json").unlink()
+    refused("val_drone_sim was made by an older version", "section.json")
+
+
+def test_section_record(flight, hills, tmp_path):
+    out = tmp_path / "datasets"
+    assert run_photos(flight, hills, out) == 0
+    record = json.loads((out / "s" / "val_drone_sim" / "section.json").read_text())
+    scene = json.loads((out / "s" / "scene.json").read_text())
+    assert record["images"] == len(record["settings"]["stems"]) == 1 and record["settings"]["height"] == 80
+    assert record["inputs"]["surface"]["files"] == ["surface.tif"] and len(record["inputs"]["photos"]["files"]) == 10
+    assert record["frame"] == {key: scene[key] for key in ("crs", "crs_code", "origin_xyz")}
+    assert scene["crs_code"] == "EPSG:2056" and scene["origin_xyz"] == [2600000 + 100, 1200200 - 100, 0]
+    assert scene["classes"]["6"] == "building" and "sections" not in scene
+    assert str(tmp_path) not in json.dumps([record, scene]), "no path of this machine"
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(flight, hills, tmp_path, capsys, monkeypatch):
+    write = sections.write_sample
+
+    def slow_write(*arguments):
+        write(*arguments)
+        os.utime(flight / "photos" / "P_00.png", (1, 1))
+
+    monkeypatch.setattr(sections, "write_sample", slow_write)
+    assert run_photos(flight, hills, tmp_path / "out") == 2
+    assert "P_00.png changed while it was in use" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwriting_keeps_a_recorded_split(flight, hills, tmp_path, caplog):
+    out = tmp_path / "out"
+    given = ["--split", "train=P_00,P_01,P_02,P_03,P_04,P_05,P_06", "test=P_07,P_08,P_09"]
+    caplog.set_level(logging.INFO)
+    assert run_photos(flight, hills, out, *given) == 0
+    assert "the split leaves val empty" in caplog.text
+    assert run_photos(flight, hills, out, "--overwrite", "--height", "40") == 0
+    held_out = sorted(path.stem for path in (out / "s" / "test_drone_real" / "rgb").iterdir())
+    assert held_out == ["P_07", "P_08", "P_09"], "another photo would be tested than the one held out"
+
+
+def test_a_split_that_holds_out_what_was_drawn_around_is_told(flight, hills, tmp_path, caplog):
+    views = ["sections", *hills.arguments(), "--around", str(flight / "cameras.json"), "--num_images", "4"]
+    size = ["--width", "48", "--height", "32", "--focal", "40"]
+    assert main([*views, *size, "--scene", "s", "--output_dir", str(tmp_path / "out")]) == 0
+    assert "views are drawn around all 10 photos, so none of them may be tested on" in caplog.text
+    assert run_photos(flight, hills, tmp_path / "out") == 0
+    assert "train_sim was drawn around 6 photos that are held out now" in caplog.text
 
 
 def test_brighton_beach_colmap_equals_cameras_json(brighton_beach):
@@ -231,9 +499,7 @@ def test_brighton_beach_colmap_equals_cameras_json(brighton_beach):
     from_colmap = read_colmap(brighton_beach / "colmap")
     assert [camera.stem for camera in from_json] == [camera.stem for camera in from_colmap]
     for one, other in zip(from_json, from_colmap, strict=True):
-        assert np.allclose(one.K_33, other.K_33) and np.allclose(
-            one.world_from_cam_44, other.world_from_cam_44, atol=1e-4
-        )
+        assert np.allclose(one.K_33, other.K_33) and np.allclose(one.world_from_cam_44, other.world_from_cam_44, atol=1e-4)
 
 
 def test_brighton_beach_photos_lie_on_their_renders(brighton_beach):
@@ -244,7 +510,7 @@ def test_brighton_beach_photos_lie_on_their_renders(brighton_beach):
     shifts = []
     for camera in read_cameras_json(brighton_beach / "cameras.json"):
         if camera.stem in ("DJI_0026", "DJI_0034"):
-            photo = photos.read_photo(photos.find_photo(brighton_beach, camera.file), camera)
+            photo = photos.read_photo(brighton_beach / camera.file, camera)
             small = photos.resized_camera(camera, 480)
             view = Renderer(scene).render(small.world_from_cam_44, small.K_33, small.width, small.height)
             shifts += patch_shifts(photos.area_resized(photo, small.width, small.height), view)
@@ -267,9 +533,7 @@ def patch_shifts(photo_HW3, view, size=48, reach=8) -> list[np.ndarray]:
             score = cv2.matchTemplate(search, patch, cv2.TM_CCOEFF_NORMED)
             y, x = np.unravel_index(score.argmax(), score.shape)
             if score[y, x] > 0.6 and 0 < x < 2 * reach and 0 < y < 2 * reach:
-                shifts.append(
-                    np.array([x + _peak(score[y, x - 1 : x + 2]), y + _peak(score[y - 1 : y + 2, x])]) - reach
-                )
+                shifts.append(np.array([x + _peak(score[y, x - 1 : x + 2]), y + _peak(score[y - 1 : y + 2, x])]) - reach)
     return shifts
 
 

@@ -142,7 +142,7 @@ def test_preset_that_is_not_json(tmp_path):
     with pytest.raises(FileNotFoundError, match="preset .*no such file"):
         sampling.read_preset(path)
     path.write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="not valid JSON"):
         sampling.read_preset(path)
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,10 +29,25 @@ def test_split_is_the_published_permutation():
     assert parts["test"] == [names[i] for i in sorted(order[22:])]
 
 
-@pytest.mark.parametrize("count", [1, 9, 10, 30, 1000])
+@pytest.mark.parametrize("count", [2, 9, 10, 30, 1000])
 def test_split_covers_everything_once(count):
     parts = sections.split_stems(stems(count), sections.LHS_SHARES)
     assert sorted(parts["train"] + parts["val"]) == stems(count) and len(parts["train"]) == count * 9 // 10
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(3, (1, 1, 1)), (4, (1, 1, 2)), (5, (2, 1, 2)), (9, (3, 1, 5)), (10, (4, 1, 5)), (20, (8, 2, 10))],
+)
+def test_few_photos_leave_no_part_empty(count, sizes):
+    parts = sections.split_stems(stems(count), sections.FLIGHT_SHARES)
+    assert tuple(len(part) for part in parts.values()) == sizes and sorted(sum(parts.values(), [])) == stems(count)
+
+
+@pytest.mark.parametrize(("count", "shares"), [(2, sections.FLIGHT_SHARES), (1, sections.LHS_SHARES)])
+def test_fewer_images_than_parts_are_refused_at_once(count, shares):
+    with pytest.raises(ValueError, match=f"{count} image.* too few: train, .*at least one each .*--split"):
+        sections.split_stems(stems(count), shares)
 
 
 def test_split_record_is_obeyed(tmp_path):
@@ -41,6 +62,10 @@ def test_split_record_is_obeyed(tmp_path):
         sections.obeyed_split(record, stems(4), sections.LHS_SHARES)
     with pytest.raises(ValueError, match="1 stems are not in the data: s_002"):
         sections.obeyed_split(record, stems(2), sections.LHS_SHARES)
+    assert sections.obeyed_split(record, stems(4), sections.LHS_SHARES, redraw=True) == sections.split_stems(
+        stems(4), sections.LHS_SHARES
+    )
+    assert sections.obeyed_split(record, stems(3), sections.LHS_SHARES, redraw=True) == parts
     record.write_text("s_001\n" + record.read_text())
     with pytest.raises(ValueError, match="'s_001' stands before any"):
         sections.read_split_record(record)
@@ -65,13 +90,39 @@ def test_given_split_forms(tmp_path):
         sections.read_split([str(tmp_path / "none.json")], stems(3))
 
 
+def test_photos_of_a_split_may_be_called_by_file_or_folder():
+    photos = {"f1_A": "f1/A.JPG", "f2_A": "f2/A.JPG", "DJI (1)": "f1/DJI (1).jpg"}
+    called = ["train=f1/A.JPG,f1/DJI (1)", "test=f2_A"]
+    assert sections.read_split(called, list(photos), photos) == {"train": ["DJI (1)", "f1_A"], "test": ["f2_A"]}
+    with pytest.raises(ValueError, match="'A.JPG' is the name of 2 photos; call them f1_A, f2_A"):
+        sections.read_split(["train=A.JPG,DJI (1)", "test=f2_A"], list(photos), photos)
+    # Not every A of any folder is one of them.
+    with pytest.raises(ValueError, match="not in the data: B"):
+        sections.read_split(["train=f1/B.JPG,DJI (1),f1_A", "test=f2_A"], list(photos), photos)
+
+
+def names_in(folder) -> list[str]:
+    """What is seen in a scene folder; the lock stays."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".scene.json.lock")
+
+
+def make(scene_dir, *names, content="new", overwrite=False, **files):
+    """Makes sections with one file of this content each, and files beside them."""
+    with sections.new_sections(scene_dir, list(names), overwrite=overwrite) as staged:
+        for name in names:
+            (staged[name] / "file").write_text(content)
+        for name, text in files.items():
+            staged[name].write_text(text)
+
+
 def test_sections_appear_together_at_the_end(tmp_path):
     scene_dir = tmp_path / "data" / "scene"
     with sections.new_sections(scene_dir, ["a", "b"]) as staged:
-        for path in staged.values():
-            (path / "file").write_text("new")
-            assert not (scene_dir / "a").exists() and not (scene_dir / "b").exists()
-    assert sorted(path.name for path in scene_dir.iterdir()) == ["a", "b"]
+        for name in ("a", "b"):
+            (staged[name] / "file").write_text("new")
+        staged["record"].write_text("new")
+        assert not any((scene_dir / name).exists() for name in ("a", "b", "record"))
+    assert names_in(scene_dir) == ["a", "b", "record"]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
@@ -84,25 +135,76 @@ def test_failure_leaves_nothing(tmp_path, failure):
 
 
 def test_existing_sections(tmp_path):
-    with sections.new_sections(tmp_path, ["a"]) as staged:
-        (staged["a"] / "old").write_text("old")
-    with pytest.raises(FileExistsError, match="already there: .*/a"), sections.new_sections(tmp_path, ["a", "b"]):
-        pass
+    make(tmp_path, "a", content="old")
+    with pytest.raises(FileExistsError, match="already there: .*/a"):
+        make(tmp_path, "a", "b")
     with pytest.raises(RuntimeError), sections.new_sections(tmp_path, ["a"], overwrite=True):
         raise RuntimeError
-    assert (tmp_path / "a" / "old").is_file(), "a failed replacement keeps the old section"
-    with sections.new_sections(tmp_path, ["a"], overwrite=True) as staged:
-        (staged["a"] / "new").write_text("new")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "file").read_text() == "old", "a failed replacement keeps the old section"
+    make(tmp_path, "a", overwrite=True)
+    assert (tmp_path / "a" / "file").read_text() == "new" and names_in(tmp_path) == ["a"]
 
 
-def test_leftovers_of_a_killed_run_are_removed(tmp_path):
-    dead = tmp_path / ".a.part-999999999"
-    dead.mkdir()
-    with sections.new_sections(tmp_path, ["a"]):
-        pass
-    assert not dead.exists()
+def test_what_another_run_made_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(FileExistsError, match="already there"), sections.new_sections(tmp_path, ["a"]):
+        make(tmp_path, "a", content="other")
+    assert (tmp_path / "a" / "file").read_text() == "other" and names_in(tmp_path) == ["a"]
+
+
+def in_a_process_killed_before_call(limit: int, work) -> bool:
+    """Runs work in a forked process that kills itself before this many calls that change folders; whether it was killed."""
+    pid = os.fork()
+    if pid == 0:
+        calls = itertools.count()
+
+        def counted(call):
+            def counting(*arguments, **options):
+                if next(calls) == limit:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
+
+            return counting
+
+        os.replace, shutil.rmtree, Path.unlink = counted(os.replace), counted(shutil.rmtree), counted(Path.unlink)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_kill_anywhere_in_the_swap_never_mixes_old_and_new(tmp_path):
+    finished = set()
+    for limit in itertools.count():
+        scene_dir = tmp_path / str(limit)
+        make(scene_dir, "train", "val", content="old", record="old")
+        killed = in_a_process_killed_before_call(
+            limit, lambda folder=scene_dir: make(folder, "train", "val", overwrite=True, record="new")
+        )
+        seen = {path.parent.name: path.read_text() for path in scene_dir.glob("*/file")}
+        assert len(set(seen.values())) <= 1, f"killed before call {limit}: {seen}"
+        if "new" in seen.values():
+            assert (scene_dir / "record").read_text() == "new"
+        # A second kill, in the repair, is no worse.
+        in_a_process_killed_before_call(1, lambda folder=scene_dir: sections.finish_interrupted(folder))
+        sections.finish_interrupted(scene_dir)
+        after = {(scene_dir / name).read_text() for name in ("train/file", "val/file", "record")}
+        assert len(after) == 1 and names_in(scene_dir) == ["record", "train", "val"]
+        finished |= after
+        if not killed:
+            break
+    assert limit > 6 and finished == {"old", "new"}
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_those_of_a_living_one_are_not(tmp_path):
+    dead = tmp_path / ".making-dead" / "new" / "a"
+    dead.mkdir(parents=True)
+    with sections.new_sections(tmp_path, ["a"]) as staged:
+        assert not dead.exists()
+        make(tmp_path, "b")
+        assert staged["a"].is_dir()
+    assert names_in(tmp_path) == ["a", "b"]
 
 
 def test_calibration_text():

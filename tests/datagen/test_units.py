@@ -47,7 +47,8 @@ def absolute_heights(scene: GeoScene) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale", "offset"), [(np.int16, 0.1, 0.0), (np.uint8, 0.25, 480.0), (np.int16, 0.01, 400.0), (np.float32, 1, -7)]
+    ("dtype", "scale", "offset"),
+    [(np.int16, 0.1, 0.0), (np.uint8, 0.25, 480.0), (np.int16, 0.01, 400.0), (np.float32, 1, -7)],
 )
 def test_scale_and_offset_are_applied(surface, ortho, dtype, scale, offset):
     path = surface(np.round((HEIGHTS - offset) / scale), dtype, tags={"scales": (scale,), "offsets": (offset,)})

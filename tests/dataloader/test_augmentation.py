@@ -69,24 +69,34 @@ def test_the_options_are_the_flags():
     parser = argparse.ArgumentParser()
     add_options(parser, AugmentationOptions)
     assert options_from(AugmentationOptions, parser.parse_args([])) == AugmentationOptions()
-    words = (
-        "--scale_range 0.5 2 --max_angle 10 --max_tilt 3 --max_shift 0.2 --jitter 0.3 --colour_jitter 0.1 --shading 0.4".split()
-    )
-    assert options_from(AugmentationOptions, parser.parse_args(words)) == AugmentationOptions(
+    words = "--scale_range 0.5 2 --max_angle 10 --max_tilt 3 --max_shift 0.2 --jitter 0.3 --colour_jitter 0.1 --shading 0.4"
+    assert options_from(AugmentationOptions, parser.parse_args(words.split())) == AugmentationOptions(
         scale_range=(0.5, 2.0), max_angle=10.0, max_tilt=3.0, max_shift=0.2, jitter=0.3, colour_jitter=0.1, shading=0.4
     )
     defaults = {field.name: field.default for field in dataclasses.fields(AugmentationOptions)}
     assert defaults == {
-        "jitter": 0.1, "colour_jitter": 0.0, "shading": 0.0, "max_angle": 30.0, "max_tilt": 0.0, "max_shift": 0.0,
+        "jitter": 0.1,
+        "colour_jitter": 0.0,
+        "shading": 0.0,
+        "max_angle": 30.0,
+        "max_tilt": 0.0,
+        "max_shift": 0.0,
         "scale_range": (2 / 3, 3 / 2),
     }
 
 
 @pytest.mark.parametrize(
     "name, bad, most",
-    [("jitter", 1.01, 1.0), ("colour_jitter", -0.1, 1.0), ("shading", 0.7, 0.6), ("max_angle", 181.0, 180.0),
-     ("max_tilt", 31.0, 30.0), ("max_shift", 0.51, 0.5), ("scale_range", (2.0, 1.0), (1.0, 2.0)),
-     ("scale_range", (0.0, 1.0), (1.0, 1.0))],
+    [
+        ("jitter", 1.01, 1.0),
+        ("colour_jitter", -0.1, 1.0),
+        ("shading", 0.7, 0.6),
+        ("max_angle", 181.0, 180.0),
+        ("max_tilt", 31.0, 30.0),
+        ("max_shift", 0.51, 0.5),
+        ("scale_range", (2.0, 1.0), (1.0, 2.0)),
+        ("scale_range", (0.0, 1.0), (1.0, 1.0)),
+    ],
 )
 def test_ranges_are_checked_by_name(name, bad, most):
     with pytest.raises(ValueError, match=f"--{name} must"):

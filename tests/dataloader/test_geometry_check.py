@@ -47,11 +47,15 @@ def test_the_largest_distance_of_all_images_is_returned(plane_section):
 def test_inverse_poses_are_explained(plane_section):
     section = plane_section(3)
     change_poses(section, np.linalg.inv)
-    with pytest.raises(ValueError, match=(
-        r"labels of train_sim/view_000 do not project onto their cells with its pose and calibration: median distance "
-        r"(inf|\d+\.\d) px, at most 2\.0 px is right \(3 of 3 images looked at disagree\)\. It looks as if the pose were world-to-camera; "
-        r"poses/ wants camera-to-world, its inverse: with that put right, the distance is 0\.00 px"
-    )):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"labels of train_sim/view_000 do not project onto their cells with its pose and calibration: median distance "
+            r"(inf|\d+\.\d) px, at most 2\.0 px is right \(3 of 3 images looked at disagree\)\. "
+            r"It looks as if the pose were world-to-camera; "
+            r"poses/ wants camera-to-world, its inverse: with that put right, the distance is 0\.00 px"
+        ),
+    ):
         check_geometry(dataset(section))
 
 
@@ -59,10 +63,14 @@ def test_inverse_poses_are_explained(plane_section):
 def test_wrong_focal_lengths_are_explained_with_both_numbers(plane_section, text, factor, stated):
     section = plane_section(3)
     write_calibrations(section, text)
-    with pytest.raises(ValueError, match=(
-        rf"the focal length were {factor} times what the labels say \({stated} px in calibration/, 64 px by the labels\); "
-        r"calibration/ wants that of the stored image, 96 x 64 px: .* the distance is 0\.00 px"
-    )):
+    with pytest.raises(
+        ValueError,
+        match=(
+            rf"the focal length were {factor} times what the labels say "
+            rf"\({stated} px in calibration/, 64 px by the labels\); "
+            r"calibration/ wants that of the stored image, 96 x 64 px: .* the distance is 0\.00 px"
+        ),
+    ):
         check_geometry(dataset(section))
 
 
@@ -80,7 +88,7 @@ def test_the_stated_distance_is_the_median(plane_section):
 def test_the_calibration_of_the_full_size_photo_is_explained(plane_section):
     section = plane_section(2)
     write_calibrations(section, "256 256 192 128")
-    with pytest.raises(ValueError, match=r"the calibration were of an image of 384 px in width, the stored one has 96 x 64 px"):
+    with pytest.raises(ValueError, match=r"the calibration were of an image of 384 px in width, .* 96 x 64 px"):
         check_geometry(dataset(section))
 
 
@@ -88,14 +96,22 @@ def test_the_calibration_of_the_full_size_photo_is_explained(plane_section):
     "function, said",
     [
         (lambda T: T @ np.diag([1.0, -1, -1, 1]), r"y and z axes were flipped \(OpenGL\)"),
-        (lambda T: T @ np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
-         "the camera's axes were swapped: the pose's -y, x and z are right, down and forward"),
-        (lambda T: np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]) @ T,
-         "world axes were swapped: x, y and z of the labels are the pose's x, z and -y"),
-        (lambda T: np.linalg.inv(T) @ np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
-         "the pose were world-to-camera; .*; and world axes were swapped: x, y and z of the labels are the pose's x, -z and y"),
-        (lambda T: np.linalg.inv(T @ np.diag([1.0, -1, -1, 1])),
-         "the pose were world-to-camera; .*; and the camera's axes were swapped: the pose's x, -y and -z are right"),
+        (
+            lambda T: T @ np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+            "the camera's axes were swapped: the pose's -y, x and z are right, down and forward",
+        ),
+        (
+            lambda T: np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]) @ T,
+            "world axes were swapped: x, y and z of the labels are the pose's x, z and -y",
+        ),
+        (
+            lambda T: np.linalg.inv(T) @ np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
+            "the pose were world-to-camera; .*; and world axes were swapped: x, y and z of .* are the pose's x, -z and y:",
+        ),
+        (
+            lambda T: np.linalg.inv(T @ np.diag([1.0, -1, -1, 1])),
+            "the pose were world-to-camera; .*; and the camera's axes were swapped: the pose's x, -y and -z are right",
+        ),
     ],
 )
 def test_other_axes_are_explained(plane_section, function, said):
@@ -117,7 +133,7 @@ def test_two_mistakes_at_once_are_explained(plane_section):
     section = plane_section(2)
     change_poses(section, np.linalg.inv)
     write_calibrations(section, "128")
-    with pytest.raises(ValueError, match=r"world-to-camera.*; and the focal length were 2 times .*128 px.*64 px by the labels"):
+    with pytest.raises(ValueError, match=r"world-to-camera.*; and the focal length were 2 times .*128 px.*64 px by the"):
         check_geometry(dataset(section))
 
 

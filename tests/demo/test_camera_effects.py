@@ -58,4 +58,7 @@ def test_noise_has_the_asked_size():
 
 def test_blur_softens_edges(render):
     photo = photograph(render, CameraEffects(**{**vars(QUIET), "blur_px": 4.0, "motion_px": 6.0}), 1.0, rng())
-    assert np.abs(np.diff(photo[..., 0].astype(int), axis=0)).max() < np.abs(np.diff(render[..., 0].astype(int), axis=0)).max() - 40
+    assert (
+        np.abs(np.diff(photo[..., 0].astype(int), axis=0)).max()
+        < np.abs(np.diff(render[..., 0].astype(int), axis=0)).max() - 40
+    )

@@ -49,7 +49,9 @@ def test_any_number_of_photos_and_headings(headings, photos):
 
 def test_simulated_views_cover_the_flight():
     flight = FlightSettings(headings_deg=(90.0, 270.0))
-    presets = {preset["yawRange"][0] + VIEWS.yaw_margin_deg: preset for preset in sim_presets(flight, VIEWS, WORLD, GROUND, 901)}
+    presets = {
+        preset["yawRange"][0] + VIEWS.yaw_margin_deg: preset for preset in sim_presets(flight, VIEWS, WORLD, GROUND, 901)
+    }
     assert set(presets) == set(flight.headings_deg)
     assert sorted(preset["nbImages"] for preset in presets.values()) == [450, 451]
     stations = fly(flight, photos=400)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from datagen.__main__ import main
+from datagen.cameras import centred_intrinsics, read_pose_file
 from datagen.demo import build
 from datagen.demo.settings import DemoSettings, FlightSettings, WorldSettings
-from datagen.render import Renderer
-from datagen.cameras import centred_intrinsics, read_pose_file
-from datagen.scene import GeoScene
 from datagen.demo.world import GeodataPaths
+from datagen.render import Renderer
+from datagen.scene import GeoScene
 
 SMALL = DemoSettings(
     seed=3,
@@ -57,7 +57,7 @@ def test_sections_have_the_spec_s_shares(demo):
         "train_drone_real": 8, "val_drone_real": 2, "test_drone_real": 10,
         "train_drone_sim": 8, "val_drone_sim": 2, "test_drone_sim": 10,
     }  # fmt: skip
-    assert not [path for path in demo.iterdir() if path.name.startswith(".")]
+    assert not list(demo.glob(".making-*"))
 
 
 def test_pairs_share_pose_and_labels_but_not_the_image(demo):
@@ -66,7 +66,14 @@ def test_pairs_share_pose_and_labels_but_not_the_image(demo):
         real, sim = demo / f"{part}_drone_real", demo / f"{part}_drone_sim"
         assert stems(real) == stems(sim)
         for stem in stems(real):
-            for folder, suffix in (("poses", "txt"), ("calibration", "txt"), ("init", "dat"), ("depth", "dat"), ("normal", "dat"), ("semantics", "npy")):
+            for folder, suffix in (
+                ("poses", "txt"),
+                ("calibration", "txt"),
+                ("init", "dat"),
+                ("depth", "dat"),
+                ("normal", "dat"),
+                ("semantics", "npy"),
+            ):
                 name = f"{folder}/{stem}.{suffix}"
                 assert (real / name).read_bytes() == (sim / name).read_bytes(), name
             differences.append(np.abs(image(real, stem).astype(float) - image(sim, stem)).mean())
@@ -81,7 +88,7 @@ def test_labels_of_real_are_of_the_surveyed_world(demo):
         scenes[name] = Renderer(GeoScene.open(paths.surface, paths.ortho, paths.landcover, origin_xyz=_origin(demo)))
     section = demo / "test_drone_real"
     K_33 = centred_intrinsics(SMALL.focal_px, SMALL.width, SMALL.height)
-    worst = {name: 0.0 for name in scenes}
+    worst = dict.fromkeys(scenes, 0.0)
     for stem in stems(section):
         label = torch.load(section / "depth" / f"{stem}.dat", weights_only=True).numpy()
         pose_44 = read_pose_file(section / "poses" / f"{stem}.txt")
@@ -126,7 +133,7 @@ def test_other_settings_are_refused_and_replaced_on_request(demo, tmp_path):
     scene_dir = build.build_demo(few, tmp_path, workers=1)
     before = fingerprint(scene_dir)
     for other in (replace(few, gap=0.0), replace(few, num_images=5), replace(few, num_photos=7), replace(few, seed=4)):
-        with pytest.raises(FileExistsError, match="other settings"):
+        with pytest.raises(FileExistsError, match="was made with other settings|made with other settings, or changed"):
             build.build_demo(other, tmp_path)
     assert fingerprint(scene_dir) == before
     build.build_demo(replace(few, gap=0.0), tmp_path, overwrite=True)
@@ -136,6 +143,34 @@ def test_other_settings_are_refused_and_replaced_on_request(demo, tmp_path):
     real, sim = scene_dir / "train_drone_real", scene_dir / "train_drone_sim"
     for stem in stems(real):
         assert np.abs(image(real, stem).astype(float) - image(sim, stem)).max() <= 1.0
+
+
+def test_small_flights_leave_no_section_empty(tmp_path):
+    scene_dir = build.build_demo(replace(SMALL, num_images=2, num_photos=4), tmp_path, workers=1)
+    counts = {path.name: len(stems(path)) for path in scene_dir.iterdir() if (path / "rgb").is_dir()}
+    assert counts == {
+        "train_sim": 1, "val_sim": 1,
+        "train_drone_real": 1, "val_drone_real": 1, "test_drone_real": 2,
+        "train_drone_sim": 1, "val_drone_sim": 1, "test_drone_sim": 2,
+    }  # fmt: skip
+
+
+def test_changed_geodata_are_noticed(demo, tmp_path):
+    """A raster that changed under its name, with and without its record."""
+    few = replace(SMALL, num_images=2, num_photos=4)
+    scene_dir = build.build_demo(few, tmp_path, workers=1)
+    record = json.loads((scene_dir / "train_sim" / "section.json").read_text())
+    assert record["settings"]["command"] == "demo" and record["images"] == 1 and set(record["inputs"]) == {"surveyed"}
+    surface = GeodataPaths.under(scene_dir / build.GEODATA, build.SURVEYED_NAME).surface
+    surface.write_bytes(surface.read_bytes() + b" ")
+    with pytest.raises(FileExistsError, match="surveyed.json: made with other settings, or changed since"):
+        build.build_demo(few, tmp_path, workers=1)
+    kept = scene_dir / build.GEODATA / "surveyed.json"
+    document = json.loads(kept.read_text())
+    document["contents"] = build._contents(GeodataPaths.under(scene_dir / build.GEODATA, build.SURVEYED_NAME))
+    kept.write_text(json.dumps(document))
+    with pytest.raises(FileExistsError, match="train_sim was made from another --surveyed"):
+        build.build_demo(few, tmp_path, workers=1)
 
 
 def test_a_missing_section_is_made_again(demo, tmp_path):

@@ -66,7 +66,11 @@ def test_rasters_are_georeferenced_alike(tmp_path):
     paths = GeodataPaths.under(tmp_path / "geodata", "land")
     write_world(make_world(settings, SURVEYED, SEED), settings, paths)
     assert paths.exist()
-    with rasterio.open(paths.surface) as surface, rasterio.open(paths.ortho) as ortho, rasterio.open(paths.landcover) as cover:
+    with (
+        rasterio.open(paths.surface) as surface,
+        rasterio.open(paths.ortho) as ortho,
+        rasterio.open(paths.landcover) as cover,
+    ):
         assert surface.crs == ortho.crs == cover.crs and surface.crs.is_projected
         assert surface.bounds == ortho.bounds == cover.bounds
         assert surface.res == cover.res == (2.7, 2.7) and ortho.res == (0.9, 0.9)

@@ -103,6 +103,12 @@ def test_a_run_that_never_found_a_pose_loses(run_folder):
     assert [c.iteration for c in rank(run_folder, "coord")][-1] == 1
 
 
+def test_a_choice_without_any_pose_is_warned_of(tmp_path, caplog):
+    write_coord(tmp_path, "ckpt_iter_0000001.net", float("inf"))
+    select(tmp_path, "coord")
+    assert "no checkpoint has a finite median position error" in caplog.text
+
+
 @pytest.mark.parametrize("text_only", [False, True])
 def test_equals_are_told_apart_by_their_coordinates_then_by_age(tmp_path, text_only):
     for iteration, coord_m in ((10, 60.0), (20, 40.0), (30, 40.0)):

@@ -28,7 +28,15 @@ def case(name, dtype):
         labels, valid = labels.to(dtype), (labels != -1).all(1, keepdim=True)
         assert 0.9 < valid.float().mean() < 1  # some cells are without a label
     K = intrinsics_matrix(float(inputs["focal"]), float(inputs["focal"]), 80.0, 60.0).to(dtype)
-    batch = Batch(torch.zeros(2, 3, 120, 160), labels, valid, inputs["poses"].to(dtype), K.expand(2, 3, 3), ("s/a", "s/b"))
+    batch = Batch(
+        images_B3HW=torch.zeros(2, 3, 120, 160),
+        K_B33=K.expand(2, 3, 3),
+        stems=("s/a", "s/b"),
+        labels_BChw=labels,
+        valid_B1hw=valid,
+        world_from_cam_B44=inputs["poses"].to(dtype),
+        stride=1 if task == "semantics" else 8,
+    )
     options = LossOptions(50.0, 0.1, 100.0, 1000.0 if task == "coord" else 10.0)
     sigma = inputs["unc"].to(dtype) if uncertainty == "MLE" else None
     return inputs[PREDICTIONS[task]].to(dtype), sigma, batch, options

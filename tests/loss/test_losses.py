@@ -27,8 +27,12 @@ def make_batch(labels, valid, *, K=(300.0, 320.0, 25.0, 14.0), dtype=torch.float
     pose = torch.tensor([[1.0, 0, 0, 5], [0, c, -s, -7], [0, s, c, 60], [0, 0, 0, 1]], dtype=dtype)
     image = torch.zeros(1, 3, 8 * H_CELLS, 8 * W_CELLS)
     return Batch(
-        images_B3HW=image, K_B33=intrinsics_matrix(*K).to(dtype)[None], stems=("section/a",), labels_BChw=labels,
-        valid_B1hw=valid, world_from_cam_B44=pose[None],
+        images_B3HW=image,
+        K_B33=intrinsics_matrix(*K).to(dtype)[None],
+        stems=("section/a",),
+        labels_BChw=labels,
+        valid_B1hw=valid,
+        world_from_cam_B44=pose[None],
     )
 
 
@@ -233,15 +237,20 @@ def test_uncertainties_and_squares_are_at_least_1e_7(sigma_m, expected):
     batch = make_batch(labels, torch.ones_like(labels, dtype=torch.bool), dtype=torch.float64)
     result = loss_for("depth")(labels, torch.full_like(labels, sigma_m), batch, OPTIONS)
     assert result.total.item() == pytest.approx(expected, rel=1e-9)
+
+
 # ---- one cell on the optical axis: every rule at its very threshold, in exact numbers
 
 
 def one_cell(prediction, *, label=(0.0, 0.0, 10.0), valid=True):
     """Coordinates of one cell that looks along the optical axis of a camera at the origin, f = 64 px."""
     batch = Batch(
-        images_B3HW=torch.zeros(1, 3, 8, 8), K_B33=intrinsics_matrix(64.0, 64.0, 4.0, 4.0)[None], stems=("s/a",),
+        images_B3HW=torch.zeros(1, 3, 8, 8),
+        K_B33=intrinsics_matrix(64.0, 64.0, 4.0, 4.0)[None],
+        stems=("s/a",),
         labels_BChw=torch.tensor(label, dtype=torch.float64).view(1, 3, 1, 1),
-        valid_B1hw=torch.full((1, 1, 1, 1), valid), world_from_cam_B44=torch.eye(4, dtype=torch.float64)[None],
+        valid_B1hw=torch.full((1, 1, 1, 1), valid),
+        world_from_cam_B44=torch.eye(4, dtype=torch.float64)[None],
     )
     return torch.tensor(prediction, dtype=torch.float64).view(1, 3, 1, 1).requires_grad_(), batch
 
@@ -341,8 +350,11 @@ def test_each_image_has_its_own_camera():
     )
     predictions = torch.cat((coords_at(batch, 80.0, (3.0, 4.0)), coords_at(other, 80.0, (-12.0, 0.0))))
     both = Batch(
-        images_B3HW=batch.images_B3HW.repeat(2, 1, 1, 1), K_B33=torch.cat((batch.K_B33, other.K_B33)), stems=("s/a", "s/b"),
-        labels_BChw=predictions, valid_B1hw=batch.valid_B1hw.repeat(2, 1, 1, 1),
+        images_B3HW=batch.images_B3HW.repeat(2, 1, 1, 1),
+        K_B33=torch.cat((batch.K_B33, other.K_B33)),
+        stems=("s/a", "s/b"),
+        labels_BChw=predictions,
+        valid_B1hw=batch.valid_B1hw.repeat(2, 1, 1, 1),
         world_from_cam_B44=torch.cat((batch.world_from_cam_B44, other.world_from_cam_B44)),
     )
     result = loss_for("coord")(predictions, None, both, OPTIONS)
@@ -455,8 +467,8 @@ def test_the_thresholds_are_flags():
     parser = argparse.ArgumentParser()
     add_options(parser, LossOptions)
     assert options_from(LossOptions, parser.parse_args([])) == LossOptions(50.0, 0.1, 100.0, 1000.0)
-    long = "--inittolerance 1 --mindepth 2 --softclamp 3 --hardclamp 4".split()
-    for words in (long, "-itol 1 -mind 2 -sc 3 -hc 4".split()):
+    long = ["--inittolerance", "1", "--mindepth", "2", "--softclamp", "3", "--hardclamp", "4"]
+    for words in (long, ["-itol", "1", "-mind", "2", "-sc", "3", "-hc", "4"]):
         assert options_from(LossOptions, parser.parse_args(words)) == LossOptions(1.0, 2.0, 3.0, 4.0)
     for name in ("inittolerance", "mindepth", "softclamp", "hardclamp"):
         for bad in (0.0, -1.0, math.inf, math.nan):

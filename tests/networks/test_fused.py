@@ -141,12 +141,18 @@ def test_frozen_encoders_cost_no_gradient_memory_and_no_backward_pass():
     unfrozen = saved_bytes(lambda: net(images)[0])
     freeze_encoders(net, [1, 2, 3])
     features = [encoder(images).detach() for encoder in net.encoders]
-    assert saved_bytes(lambda: net(images)[0]) == saved_bytes(lambda: net.decoder(net.merge(features), (40, 56))[0]) < unfrozen / 2
+    assert (
+        saved_bytes(lambda: net(images)[0])
+        == saved_bytes(lambda: net.decoder(net.merge(features), (40, 56))[0])
+        < unfrozen / 2
+    )
     assert graph_size(net(images)[0]) == graph_size(net.decoder(net.merge(features), (40, 56))[0])
 
     freeze_encoders(net, [2, 3])
     one = saved_bytes(lambda: net(images)[0])
-    assert one - saved_bytes(lambda: net.encoders[0](images)) <= saved_bytes(lambda: net.decoder(net.merge(features), (40, 56))[0])
+    assert one - saved_bytes(lambda: net.encoders[0](images)) <= saved_bytes(
+        lambda: net.decoder(net.merge(features), (40, 56))[0]
+    )
     net(images)[0].sum().backward()
     for index, encoder in enumerate(net.encoders, 1):
         assert all((p.grad is None) == (index > 1) for p in encoder.parameters())

@@ -68,4 +68,6 @@ def test_inference_gives_the_bits_of_training(size, dtype, relu):
     with torch.no_grad():
         inference = group_norm(x, norm, relu=relu)
     assert torch.equal(inference, group_norm(x, norm, relu=relu)) and inference.dtype == dtype
-    torch.testing.assert_close(inference.float(), plain(relu)(x.float(), norm), rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+    torch.testing.assert_close(
+        inference.float(), plain(relu)(x.float(), norm), rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-5
+    )

@@ -1,4 +1,4 @@
-"""The single-task network: sizes, head, and what it does with bad input. Its numbers: test_golden.py; its files: test_weights.py."""
+"""The single-task network: sizes, head, bad input. Its numbers: test_golden.py; its files: test_weights.py."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def test_impossible_architectures_are_refused(fields, message):
 def test_a_contradiction_names_what_differs():
     found, wanted = Architecture(tiny=True, in_channels=1), Architecture(num_encoders=2)
     assert found.contradiction(found) == ""
-    assert found.contradiction(wanted) == "tiny=True instead of False, in_channels=1 instead of 3, num_encoders=0 instead of 2"
+    assert (
+        found.contradiction(wanted) == "tiny=True instead of False, in_channels=1 instead of 3, num_encoders=0 instead of 2"
+    )
     assert found.contradiction(wanted, "task", "uncertainty") == ""
     assert found.contradiction(Architecture.for_task("depth"), "task") == "task='coord' instead of 'depth'"
 

@@ -82,6 +82,15 @@ def test_tensor_files(tmp_path):
         save_tensors(tmp_path / "none" / "a.pt", {})
 
 
+def test_a_flipped_byte_is_noticed(tmp_path):
+    save_tensors(tmp_path / "a.pt", {"x": torch.zeros(5000)})
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="checksum"):
+        load_tensors(tmp_path / "a.pt", "state")
+
+
 def test_a_pickle_with_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from records.options import add_options, between, check, deciding, from_record, increasing_positive, option, options_from, positive
+from records.options import (
+    add_options,
+    between,
+    check,
+    deciding,
+    from_record,
+    increasing_positive,
+    option,
+    options_from,
+    positive,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,26 @@ def parse(*words):
 
 def test_defaults_and_values():
     assert parse("field", "--task", "MAP") == Flight("field", "map")
-    full = parse("field", "--task", "film", "--height", "12", "--photos", "3", "--tags", "a", "b", "--place", "x", "--fast",
-                 "-w", "7", "--gusts", "1", "1.5")
+    full = parse(
+        "field",
+        "--task",
+        "film",
+        "--height",
+        "12",
+        "--photos",
+        "3",
+        "--tags",
+        "a",
+        "b",
+        "--place",
+        "x",
+        "--fast",
+        "-w",
+        "7",
+        "--gusts",
+        "1",
+        "1.5",
+    )
     assert full == Flight("field", "film", 12.0, 3, ("a", "b"), Path("x"), True, Wind(7.0, (1.0, 1.5)))
 
 
@@ -65,8 +93,16 @@ def test_required_flags_and_wrong_types_are_argparses(capsys):
 
 def test_only_what_decides_the_result_is_kept():
     kept = deciding(parse("field", "--task", "map", "--place", "x"))
-    assert kept == {"scene": "field", "task": "map", "height": 50.0, "photos": None, "tags": (), "fast": False,
-                    "speed": 5.0, "gusts": (0.5, 2.0)}
+    assert kept == {
+        "scene": "field",
+        "task": "map",
+        "height": 50.0,
+        "photos": None,
+        "tags": (),
+        "fast": False,
+        "speed": 5.0,
+        "gusts": (0.5, 2.0),
+    }
 
 
 def test_help_shows_defaults_choices_and_percent_signs(capsys):

@@ -8,7 +8,17 @@ import torch
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import SceneStatistics
 from networks import Architecture
-from runs import ParentRecord, RunFilter, RunRecord, SectionRecord, find_runs, read_record, record_of, write_record, write_sidecar
+from runs import (
+    ParentRecord,
+    RunFilter,
+    RunRecord,
+    SectionRecord,
+    find_runs,
+    read_record,
+    record_of,
+    write_record,
+    write_sidecar,
+)
 from runs.preprocessing import preprocessing_for
 from runs.record import CameraRecord, differences, section_record
 
@@ -34,8 +44,17 @@ def test_a_record_survives_its_file(tmp_path):
     assert record.seed == 1 and record.size == "tiny"
 
 
-@pytest.mark.parametrize("damage", [
-    {"version": 2}, {"format": "else"}, {"statistics": {}}, {"sections": 3}, {"surprise": 1}, {"architecture": {"tiny": 1, "x": 2}}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": 2},
+        {"format": "else"},
+        {"statistics": {}},
+        {"sections": 3},
+        {"surprise": 1},
+        {"architecture": {"tiny": 1, "x": 2}},
+    ],
+)
 def test_what_is_not_such_a_record_is_named(tmp_path, damage):
     write_record(tmp_path, make_record())
     path = tmp_path / "training.json"
@@ -48,11 +67,19 @@ def test_differences_are_named_field_by_field():
     a = make_record()
     assert differences(a, make_record(software={"torch": "3"}, name="other")) == []
     b = make_record(
-        options={"batch_size": 8, "seed": 1, "scale_range": [0.9, 1.1]}, sections=(SectionRecord("train_sim", 9, "ab"),),
-        preprocessing=Preprocessing(160), frame=None, parents=(ParentRecord("--network_in", "/b.net", "cc", None),),
+        options={"batch_size": 8, "seed": 1, "scale_range": [0.9, 1.1]},
+        sections=(SectionRecord("train_sim", 9, "ab"),),
+        preprocessing=Preprocessing(160),
+        frame=None,
+        parents=(ParentRecord("--network_in", "/b.net", "cc", None),),
     )
     assert [d.field for d in differences(a, b)] == [
-        "--batch_size", "section train_sim", "the weights of --network_in", "preprocessing.image_height", "frame"]
+        "--batch_size",
+        "section train_sim",
+        "the weights of --network_in",
+        "preprocessing.image_height",
+        "frame",
+    ]
     assert str(differences(a, b)[0]) == "--batch_size was 4, now 8"
     assert differences(a, b, ignore=("batch_size", "preprocessing", "frame"))[0].field == "section train_sim"
 
@@ -124,13 +151,21 @@ def test_runs_are_found_by_their_records_whatever_folders_are_called(tmp_path):
         find_runs(tmp_path, RunFilter(scene="field", keywords=("tiny",)))
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("urbanscape-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00", ("pretrain", "sim_only", None, "full")),
-    ("urbanscape-coord-sx-unc-MLE-e400-lr0.0001-pairs-oop-rc1.00-tiny-finetune", ("finetune", "pairs", "out_of_place", "tiny")),
-    ("urbanscape-coord-sx-unc-MLE-e400-lr0.0001-real_only-ip-rc1.00", ("pretrain", "real_only", "in_place", "full")),
-    ("urbanscape-coord-decoder_coord_free_depth_normal-senc-pt1.00-oop-ft1.00-unc-MLE-e1000-lr0.0001-pairwise-oop-rc1.00",
-     ("decoder", "pairs", "out_of_place", "full")),
-])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("urbanscape-coord-sclean_training-unc-MLE-e150-lr0.0002-sim_only-sc1.00", ("pretrain", "sim_only", None, "full")),
+        (
+            "urbanscape-coord-sx-unc-MLE-e400-lr0.0001-pairs-oop-rc1.00-tiny-finetune",
+            ("finetune", "pairs", "out_of_place", "tiny"),
+        ),
+        ("urbanscape-coord-sx-unc-MLE-e400-lr0.0001-real_only-ip-rc1.00", ("pretrain", "real_only", "in_place", "full")),
+        (
+            "urbanscape-coord-decoder_coord_free_depth_normal-senc-pt1.00-oop-ft1.00-unc-MLE-e1000-lr0.0001-pairwise-oop-rc1.00",
+            ("decoder", "pairs", "out_of_place", "full"),
+        ),
+    ],
+)
 def test_published_runs_are_known_by_their_names(tmp_path, name, expected):
     folder_with(tmp_path, name)
     run = find_runs(tmp_path, RunFilter(scene="urbanscape", task="coord"))[0]
@@ -144,7 +179,8 @@ def test_preprocessing_is_the_recorded_one(tmp_path):
         preprocessing_for(path, **arguments)
     published = preprocessing_for(path, grayscale=False, scene="naturescape", scene_dir=tmp_path)
     assert published == Preprocessing(480, False, (0.4245, 0.4375, 0.3836), (0.1823, 0.1701, 0.1854))
-    assert preprocessing_for(path, grayscale=True, scene="field", scene_dir=tmp_path).rgb_mean == (0.4308,)
+    assert preprocessing_for(path, grayscale=True, scene="naturescape", scene_dir=tmp_path).rgb_mean == (0.4084,)
+    assert preprocessing_for(path, grayscale=True, scene="urbanscape", scene_dir=tmp_path).rgb_mean == (0.4308,)
     write_sidecar(path, make_record(preprocessing=Preprocessing(112, False, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))))
     assert preprocessing_for(path, **arguments) == Preprocessing(112, False, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert preprocessing_for(path, **arguments, image_height=240).image_height == 240

@@ -60,7 +60,7 @@ def test_commands(repository, name):
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "HUGE"], {}, "unknown NET_DEPTH 'HUGE'"),
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "FULL", "2"], {}, "SIM_CHUNK"),
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "FULL", "1", "mars"], {}, "unknown REAL_DOMAIN 'mars'"),
-        (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "FULL", "1", "", "", "maybe"], {}, "unknown UNC 'maybe'"),
+        (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "", "FULL", "1", "", "", "maybe"], {}, "unknown UNC 'maybe'"),
         (f"{TRAINING}/encoder_pretrain.sh", list("abcdefghi"), {}, "at most 8 arguments"),
         (f"{TRAINING}/encoder_pretrain.sh", ["atlantis"], {"DRY_RUN": "0"}, "unknown data set 'atlantis'"),
         (f"{VALIDATION}/validate_encoder_pretrain.sh", ["urbanscape"], {"MIN_CKPT_ITER": "many"}, "MIN_CKPT_ITER"),

@@ -85,7 +85,7 @@ def test_muon_is_the_textbook_on_matrices_and_adam_elsewhere(layout):
     adam_parameters = [torch.nn.Parameter(p.detach().double().contiguous()) for p in others]
     adam = torch.optim.Adam(adam_parameters, lr=0.01)
     optimizer = muon(hidden, others)
-    for step in range(3):
+    for _ in range(3):
         for parameter in [*hidden, *others]:
             parameter.grad.mul_(-0.7).add_(0.1)
         for reference, parameter in zip(adam_parameters, others):
@@ -255,7 +255,10 @@ def test_it_is_an_optimizer_for_schedulers_and_more_groups():
         # Of the matrix's larger side, orthonormal rows or columns share the norm: sqrt(max) * sqrt(min) * rate.
         assert (parameter - old).norm().item() == pytest.approx(0.02 * old.numel() ** 0.5, rel=0.2)
     assert torch.equal(others[1], before[-1])
-    for group, message in (({"params": [others[1]]}, "use_muon"), ({"params": [torch.nn.Parameter(torch.zeros(3))], "use_muon": True}, r"\(3,\)")):
+    for group, message in (
+        ({"params": [others[1]]}, "use_muon"),
+        ({"params": [torch.nn.Parameter(torch.zeros(3))], "use_muon": True}, r"\(3,\)"),
+    ):
         with pytest.raises(ValueError, match=message):
             optimizer.add_param_group(group)
     assert len(optimizer.param_groups) == 4

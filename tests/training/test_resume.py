@@ -9,14 +9,18 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import records.files
+import train_single_task
 import training.loop as loop
 from networks import load_state_dict
+from networks.lanes import Lanes
 from runs import read_record
 from tests.training.small_runs import ENVIRONMENT, SMALL, command, options
 from training.loop import train
@@ -73,7 +77,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, plane_section, monk
 def test_kills_at_any_moment_change_nothing(tmp_path, plane_section, repository):
     plane_section(6)
     arguments = [*SMALL, "--epochs", 25]
-    whole = train(options(tmp_path, *arguments, "--session", "whole"))
+    # Undisturbed by the command too: it runs on other threads than this process.
+    subprocess.run(
+        command(repository, tmp_path, *arguments, "--session", "whole"), env=ENVIRONMENT, check=True, capture_output=True
+    )
+    whole = folder_of(options(tmp_path, *arguments, "--session", "whole"))
     rng, killed = random.Random(3), 0
     words = command(repository, tmp_path, *arguments, "--session", "killed", "--auto_resume")
     run = folder_of(options(tmp_path, *arguments, "--session", "killed"))
@@ -153,8 +161,9 @@ def test_where_files_lie_and_how_they_are_read_may_change(tmp_path, plane_sectio
         train(options(tmp_path, *SMALL, "--epochs", 2))
     monkeypatch.undo()
     shutil.move(tmp_path / "scene", tmp_path / "moved" / "scene")
-    resumed = train(options(tmp_path, *SMALL, "--epochs", 2, "--auto_resume", "--datasets_dir", tmp_path / "moved",
-                            "--num_workers", 1))
+    resumed = train(
+        options(tmp_path, *SMALL, "--epochs", 2, "--auto_resume", "--datasets_dir", tmp_path / "moved", "--num_workers", 1)
+    )
     assert equal_weights(last_checkpoint(whole), last_checkpoint(resumed))
 
 
@@ -278,19 +287,15 @@ def test_a_loss_that_is_never_finite_ends_with_an_error(tmp_path, plane_section,
 
 def test_gradients_that_are_not_finite_never_reach_a_saved_state(tmp_path, plane_section, monkeypatch, caplog):
     plane_section(6)
-    original, calls = torch.Tensor.backward, []
+    original, calls = Lanes.backward, []
 
-    def backward(self, *arguments, **keywords):
-        original(self, *arguments, **keywords)
+    def backward(self):
+        original(self)
         calls.append(1)
         if len(calls) == 2:
-            for trainer in alive:
-                next(trainer.net.parameters()).grad[:] = float("inf")
+            next(self._net.parameters()).grad[:] = float("inf")
 
-    alive = []
-    init = loop._Trainer.__init__
-    monkeypatch.setattr(loop._Trainer, "__init__", lambda self, *a: (init(self, *a), alive.append(self))[0])
-    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(Lanes, "backward", backward)
     run = train(options(tmp_path, *SMALL, "--epochs", 2))
     state = torch.load(run.state, weights_only=True)
     assert 2 in state["passed_over"] and state["failures"] == 1  # the step that spoilt the weights, not only the next
@@ -298,23 +303,17 @@ def test_gradients_that_are_not_finite_never_reach_a_saved_state(tmp_path, plane
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, plane_section, monkeypatch, capsys):
-    import sys
-
-    import records.tensors as tensors
-    import train_single_task
-
     plane_section(4)
-    original, calls = torch.save, []
+    original, calls = records.files.os.fsync, []
 
-    def save(value, stream):
+    def fsync(number):
         calls.append(1)
-        if len(calls) > 4:
+        if len(calls) > 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(value, stream)
+        original(number)
 
-    monkeypatch.setattr(tensors.torch, "save", save)
-    words = command(tmp_path, tmp_path, *SMALL, "--epochs", "3")[1:]
-    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(records.files.os, "fsync", fsync)
+    monkeypatch.setattr(sys, "argv", command(tmp_path, tmp_path, *SMALL, "--epochs", "3")[1:])
     assert train_single_task.main() == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert errors[-1].startswith("error: cannot write ") and "No space left" in errors[-1]
@@ -327,10 +326,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, plane_section, monk
 
 
 def test_a_killed_loader_is_one_line_and_the_run_goes_on(tmp_path, plane_section, monkeypatch, capsys):
-    import sys
-
-    import train_single_task
-
     plane_section(4)
     original = loop.collate
 

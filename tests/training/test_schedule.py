@@ -19,10 +19,17 @@ def test_constant():
     assert [learning_rate("constant", 3e-4, epoch, 9) for epoch in (0, 4.5, 9)] == [3e-4] * 3
 
 
-@pytest.mark.parametrize("progress, factor", [
-    (0.0, 0.02), (0.015, 0.02 + 0.98 / 2), (0.03, 1.0), (0.515, 0.02 + 0.98 * 0.5), (1.0, 0.02),
-    (0.2, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * 0.17 / 0.97))),
-])
+@pytest.mark.parametrize(
+    "progress, factor",
+    [
+        (0.0, 0.02),
+        (0.015, 0.02 + 0.98 / 2),
+        (0.03, 1.0),
+        (0.515, 0.02 + 0.98 * 0.5),
+        (1.0, 0.02),
+        (0.2, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * 0.17 / 0.97))),
+    ],
+)
 def test_onecycle(progress, factor):
     assert learning_rate("onecycle", 1e-3, 40 * progress, 40) == pytest.approx(1e-3 * factor)
 

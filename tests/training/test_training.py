@@ -17,16 +17,26 @@ from tests.training.small_runs import SMALL, options
 from training.loop import train
 from training.names import run_name
 
+
 @pytest.mark.parametrize(
     "scene, arguments, expected",
     [
-        ("naturescape", "--uncertainty mle --session clean_training --epochs 100 -lr 2e-4 --real_data_chunk 0",
-         "naturescape-coord-sclean_training-unc-MLE-e100-lr0.0002-sim_only-sc1.00"),
-        ("naturescape", "--uncertainty MLE --session clean_training_pt1.00 --epochs 800 -lr 1e-4 --sim_data_chunk 0 --network_in x.net",
-         "naturescape-coord-sclean_training_pt1.00-unc-MLE-e800-lr0.0001-pairs-ip-rc1.00-finetune"),
-        ("urbanscape", "--uncertainty NONE --grayscale --tiny -lr 2e-5 --sim_data_chunk 0 --real_only --debug "
-         "--real_data_chunk 0.25 --real_data_domain out_of_place",
-         "urbanscape-coord-gray-no_unc-e50-lr0.000020-real_only-oop-rc0.25-tiny-DEBUG"),
+        (
+            "naturescape",
+            "--uncertainty mle --session clean_training --epochs 100 -lr 2e-4 --real_data_chunk 0",
+            "naturescape-coord-sclean_training-unc-MLE-e100-lr0.0002-sim_only-sc1.00",
+        ),
+        (
+            "naturescape",
+            "--uncertainty MLE --session clean_training_pt1.00 --epochs 800 -lr 1e-4 --sim_data_chunk 0 --network_in x.net",
+            "naturescape-coord-sclean_training_pt1.00-unc-MLE-e800-lr0.0001-pairs-ip-rc1.00-finetune",
+        ),
+        (
+            "urbanscape",
+            "--uncertainty NONE --grayscale --tiny -lr 2e-5 --sim_data_chunk 0 --real_only --debug "
+            "--real_data_chunk 0.25 --real_data_domain out_of_place",
+            "urbanscape-coord-gray-no_unc-e50-lr0.000020-real_only-oop-rc0.25-tiny-DEBUG",
+        ),
     ],
 )
 def test_run_names(tmp_path, scene, arguments, expected):
@@ -37,8 +47,17 @@ def test_a_run_leaves_the_documented_files(tmp_path, plane_section):
     plane_section(5)
     run = train(options(tmp_path, *SMALL, "--epochs", 5))
     names = {path.name for path in run.checkpoints.iterdir() if not path.name.startswith(".")}
-    assert names == {"model.net", "ckpt_iter_0000002.net", "ckpt_iter_0000025.net", "output.log", "training.json",
-                     "training_log.csv", "tensorboard", "resume_state.pt", "FLAG_training_done.nodata"}
+    assert names == {
+        "model.net",
+        "ckpt_iter_0000002.net",
+        "ckpt_iter_0000025.net",
+        "output.log",
+        "training.json",
+        "training_log.csv",
+        "tensorboard",
+        "resume_state.pt",
+        "FLAG_training_done.nodata",
+    }
     log = (run.output / "output.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d, INFO: ", line) for line in log)
     text = [line.split(", INFO: ", 1)[1] for line in log]
@@ -52,7 +71,13 @@ def test_a_run_leaves_the_documented_files(tmp_path, plane_section):
     assert [int(row["images_seen"]) for row in rows] == [int(line[11:18]) for line in steps]
     record = read_record(run.checkpoints / "training.json")
     assert record.preprocessing.image_height == 32 and record.scene == "scene" and record.images_per_epoch == 5
-    assert (record.stage, record.kind, record.domain, record.size, record.seed) == ("pretrain", "sim_only", None, "tiny", 2021)
+    assert (record.stage, record.kind, record.domain, record.size, record.seed) == (
+        "pretrain",
+        "sim_only",
+        None,
+        "tiny",
+        2021,
+    )
 
 
 def test_logs_and_latest_weights_lie_in_the_output_folder_numbered_ones_in_the_checkpoint_folder(tmp_path, plane_section):
@@ -60,9 +85,19 @@ def test_logs_and_latest_weights_lie_in_the_output_folder_numbered_ones_in_the_c
     run = train(options(tmp_path, *SMALL, "--epochs", 1, "--ckpt_dir", tmp_path / "ckpt"))
     assert run.output.parent == tmp_path / "out" and run.checkpoints.parent == tmp_path / "ckpt"
     assert {p.name for p in run.output.iterdir()} == {
-        "model.net", "output.log", "training.json", "training_log.csv", "tensorboard", "FLAG_training_done.nodata"}
+        "model.net",
+        "output.log",
+        "training.json",
+        "training_log.csv",
+        "tensorboard",
+        "FLAG_training_done.nodata",
+    }
     assert {p.name for p in run.checkpoints.iterdir() if not p.name.startswith(".")} == {
-        "ckpt_iter_0000002.net", "resume_state.pt", "training.json", "FLAG_training_done.nodata"}
+        "ckpt_iter_0000002.net",
+        "resume_state.pt",
+        "training.json",
+        "FLAG_training_done.nodata",
+    }
 
 
 def test_the_weights_are_those_of_the_last_checkpoint(tmp_path, plane_section):
@@ -73,7 +108,9 @@ def test_the_weights_are_those_of_the_last_checkpoint(tmp_path, plane_section):
     assert all(torch.equal(latest[key], last[key]) for key in last)
 
 
-@pytest.mark.parametrize("task, extra", [("depth", []), ("normal", []), ("semantics", ["--fullsize", "--uncertainty", "none"])])
+@pytest.mark.parametrize(
+    "task, extra", [("depth", []), ("normal", []), ("semantics", ["--fullsize", "--uncertainty", "none"])]
+)
 def test_the_other_tasks_train_too(tmp_path, plane_section, task, extra):
     plane_section(2)
     run = train(options(tmp_path, *SMALL, "--epochs", 1, *extra, task=task))
@@ -82,8 +119,28 @@ def test_the_other_tasks_train_too(tmp_path, plane_section, task, extra):
 
 def test_training_overfits_one_image(tmp_path, plane_section):
     section = plane_section(1)
-    arguments = [*SMALL, "--epochs", 150, "--lr_schedule", "onecycle", "-lr", 2e-3, "--jitter", 0, "--max_angle", 0,
-                 "--scale_range", 1, 1, "--precision", "float32", "--uncertainty", "none", "--image_height", 64]
+    arguments = [
+        *SMALL,
+        "--epochs",
+        150,
+        "--lr_schedule",
+        "onecycle",
+        "-lr",
+        2e-3,
+        "--jitter",
+        0,
+        "--max_angle",
+        0,
+        "--scale_range",
+        1,
+        1,
+        "--precision",
+        "float32",
+        "--uncertainty",
+        "none",
+        "--image_height",
+        64,
+    ]
     run = train(options(tmp_path, *arguments))
     preprocessing = record_of(run.latest).preprocessing
     dataset = SectionDataset([section], "coord", 64, stride=8)
@@ -116,9 +173,25 @@ def test_fine_tuning_starts_from_the_given_weights_and_inherits_their_preprocess
     pretrained = train(options(tmp_path, *SMALL, "--epochs", 1))
     plane_section(2, "scene/train_drone_sim", seed=1)
     plane_section(2, "scene/train_drone_real", seed=1)
-    arguments = ["--tiny", "--uncertainty", "mle", "--batch_size", 2, "--device", "cpu", "--sim_data_chunk", 0, "--epochs", 1,
-                 "-lr", 1e-9,
-                 "--network_in", pretrained.latest, "--precision", "float32"]
+    arguments = [
+        "--tiny",
+        "--uncertainty",
+        "mle",
+        "--batch_size",
+        2,
+        "--device",
+        "cpu",
+        "--sim_data_chunk",
+        0,
+        "--epochs",
+        1,
+        "-lr",
+        1e-9,
+        "--network_in",
+        pretrained.latest,
+        "--precision",
+        "float32",
+    ]
     tuned = train(options(tmp_path, *arguments))
     assert tuned.latest_name == "model_resume.net"
     record = read_record(tuned.checkpoints / "training.json")
@@ -153,8 +226,13 @@ def _foreign_label(section):
 
 @pytest.mark.parametrize(
     "damage, message",
-    [(_break_pose, "poses/view_001.txt"), (_drop_label, "init/view_001"), (_truncate_image, "rgb/view_001.png"),
-     (_nan_calibration, "calibration/view_001.txt"), (_foreign_label, "init/view_001.dat")],
+    [
+        (_break_pose, "poses/view_001.txt"),
+        (_drop_label, "init/view_001"),
+        (_truncate_image, "rgb/view_001.png"),
+        (_nan_calibration, "calibration/view_001.txt"),
+        (_foreign_label, "init/view_001.dat"),
+    ],
 )
 def test_bad_data_is_named(tmp_path, plane_section, damage, message):
     damage(plane_section(3))
@@ -165,7 +243,7 @@ def test_bad_data_is_named(tmp_path, plane_section, damage, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--task", "colour"], "unknown task 'colour'"),
+        (["--task", "colour"], "unknown --task 'colour'; choose from"),
         (["--task", "coord", "--uncertainty", "maybe"], "maybe"),
         (["--task", "coord", "--epochs", "0"], "--epochs"),
         (["--task", "coord", "--optimizer", "sgd"], "sgd"),
