@@ -17,6 +17,8 @@ from typing import Any
 from records.files import plain, replacing
 
 CACHE_NAME = ".fingerprints.json"
+# What file managers leave in folders that they only looked at.
+_NOT_CONTENT = ("thumbs.db", "desktop.ini")
 _DIGITS = 16
 _BLOCK = 1 << 22
 _CACHE_VERSION = 1
@@ -56,7 +58,7 @@ def of_folder(folder: Path, subfolders: Iterable[str]) -> str:
     for name in subfolders:
         if (folder / name).is_dir():
             for file in (folder / name).iterdir():
-                if not file.name.startswith("."):
+                if not file.name.startswith(".") and file.name.lower() not in _NOT_CONTENT:
                     paths[f"{name}/{file.name}"] = file
     return of_files(paths, cache_dir=folder)
 

@@ -56,6 +56,7 @@ def test_hidden_files_and_absent_folders_do_not_count(tmp_path):
     a = make(tmp_path / "a")
     before = fingerprint.of_folder(a, ("rgb", "poses"))
     (a / "rgb" / "._0.png").write_bytes(b"x")
+    (a / "rgb" / "Thumbs.db").write_bytes(b"x")
     assert fingerprint.of_folder(a, ("rgb", "poses", "init")) == before
 
 
