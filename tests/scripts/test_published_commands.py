@@ -63,7 +63,8 @@ def test_every_published_command_runs_as_stored(repository):
         (13, "urbanscape-coord-sclean_training-unc-MLE-e2000-lr0.0001-real_only-ip-rc1.00"),
         (37, "urbanscape-coord-sclean_training_pt1.00-unc-MLE-e3000-lr0.0001-pairs-oop-rc1.00-finetune"),
         (41, "naturescape-coord-sclean_training_pt1.00-unc-MLE-e800-lr0.0001-pairs-ip-rc1.00-finetune"),
-        (73, "naturescape-coord-decoder_coord_free_depth_normal-senc-pt1.00-ip-ft1.00-unc-MLE-e1000-lr0.0001-pairwise-ip-rc1.00"),
+        (73, "naturescape-coord-decoder_coord_free_depth_normal-senc-pt1.00-ip-ft1.00-unc-MLE-e1000-lr0.0001"
+             "-pairwise-ip-rc1.00"),
         (70, "urbanscape-coord-decoder_coord_free_depth_normal_semantics-senc-pt1.00-ip-ft1.00-unc-MLE-e1000-lr0.0001"
              "-pairwise-ip-rc1.00"),
         (84, "urbanscape-coord-decoder_coord_free_depth_normal-senc-real-only-pt0.00-ip-ft1.00-unc-MLE-e1000-lr0.0001"

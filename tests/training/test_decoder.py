@@ -37,8 +37,8 @@ def encoders(tmp_path_factory):
 def words(root, weights, *arguments, encoders=("coord", "depth", "normal")):
     paths = [part for task in TASKS for part in (f"--{task}_weight", str(weights[task]))]
     folders = ["--datasets_dir", str(root), "--output_dir", str(root / "out")]
-    return ["scene", "--task", "coord", "--tiny", "--uncertainty", "mle", "--batch_size", "2", "--device", "cpu", "--epochs", "1",
-            *folders, "--encoders", *encoders, *paths, *map(str, arguments)]  # fmt: skip
+    return ["scene", "--task", "coord", "--tiny", "--uncertainty", "mle", "--batch_size", "2", "--device", "cpu",
+            "--epochs", "1", *folders, "--encoders", *encoders, *paths, *map(str, arguments)]  # fmt: skip
 
 
 def decoder(root, weights, *arguments, **keywords):
@@ -87,8 +87,8 @@ def test_coord_alone_without_reuse_is_a_plain_network(encoders):
 def test_four_encoders_zero_shot(encoders):
     root, weights = encoders
     chosen = decoder(
-        root, weights, "--reuse_coord_encoder", "--session", "enc-pt1.00-ip-ft0.00", "--real_data_chunk", 0, "--sim_data_chunk", 1,
-        encoders=("semantics", "normal", "coord", "depth", "coord"),
+        root, weights, "--reuse_coord_encoder", "--session", "enc-pt1.00-ip-ft0.00", "--real_data_chunk", 0,
+        "--sim_data_chunk", 1, encoders=("semantics", "normal", "coord", "depth", "coord"),
     )  # fmt: skip
     assert chosen.encoders == ("coord", "depth", "normal", "semantics") and chosen.frozen == (1, 2, 3, 4)
     run = train(chosen)
