@@ -85,6 +85,10 @@ def test_a_search_finds_the_runs_of_scene_and_task_only(runs):
 
 
 def test_the_published_switch_searches_the_direct_subfolders(runs):
+    (runs / ".trash").mkdir()
+    write_record(runs / ".trash", make_record("town-coord-thrown-away", scene="town"))
+    (runs / ".trash" / "model.net").touch()
+    (runs / "notes.txt").touch()
     assert folders(find("--search_dir", "--network_in", runs)) == [
         "town-coord-ip",
         "town-coord-oop",

@@ -19,14 +19,15 @@ from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import PUBLISHED_SCENES
 from dataloader.section import SectionDataset
-from evaluation.coord import CoordFigures, coord_results
+from evaluation.coord import CoordFigures, CoordResult, coord_results
 from evaluation.dense import dense_results
+from evaluation.metrics import Spread
 from evaluation.options import parse_options
 from evaluation.overview import choose_rows, draw_overview, plan_axes
 from evaluation.predict import Prediction, predictions, sample_at_centres
 from evaluation.run import evaluate
 from evaluation.sections import section_dirs
-from evaluation.solving import SolverOptions
+from evaluation.solving import EstimatedPose, SolverOptions
 from geometry.cameras import pixel_rays
 from geometry.grid import cell_centres
 from geometry.poses import transform_points
@@ -140,7 +141,7 @@ def test_an_evaluation_leaves_all_its_files(plane_section, tmp_path):
     make_run(run)
     options = parse(
         "scene", "--task", "coord", "--section", "val_drone_sim", "test_real_all", "--datasets_dir", tmp_path,
-        "--network_in", run, "--tiny", "--uncertainty", "MLE", "--save_pred", "--plot",
+        "--network_in", run, "--tiny", "--uncertainty", "MLE", "--save_pred",
     )  # fmt: skip
     outcome = evaluate(options, CPU)
     assert outcome.evaluated == [run / NAME] and not outcome.damaged and not outcome.skipped
@@ -163,13 +164,69 @@ def test_an_evaluation_leaves_all_its_files(plane_section, tmp_path):
     np.testing.assert_allclose(saved["pose_gt"], np.loadtxt(tmp_path / "scene/val_drone_sim/poses/view_001.txt"), atol=1e-4)
     # In a group of sections equal stems keep apart.
     assert len(list((run / f"coord_pred_{NAME}_test_real_all").iterdir())) == 4
-    assert len(list((run / f"val_drone_sim_{NAME}_coord_plots").glob("*.png"))) == 3
     assert not list(run.glob(".part-*"))
     entry, of_group = entries(run)
     assert [section["name"] for section in entry["sections"]] == ["val_drone_sim"] and entry["sections"][0]["samples"] == 3
     assert [section["name"] for section in of_group["sections"]] == ["val_drone_real", "test_drone_real"]
     assert entry["settings"]["precision"] == "float32" and entry["settings"]["solver"]["hypotheses"] == 64
     assert entry["settings"]["preprocessing"]["rgb_mean"] == [0.3, 0.4, 0.5]
+
+
+def test_every_image_is_drawn(plane_section, tmp_path):
+    plane_section(2, "scene/val_sim")
+    make_run(tmp_path / "run")
+    evaluate(on_val_sim(tmp_path, "--plot"), CPU)
+    pictures = sorted((tmp_path / "run" / f"val_sim_{NAME}_coord_plots").iterdir())
+    assert [p.name for p in pictures] == ["view_000.png", "view_001.png"]
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+
+
+def coord_result(*, success=True, inliers=7, valid=((True, True, False),)):
+    """One image, three cells: off by 3 and 4 m; the third has no label."""
+    true = np.zeros((3, 1, 3), np.float32)
+    predicted = np.array([[[3.0, 0, 9]], [[0.0, 0, 9]], [[0.0, 4, 9]]], np.float32)
+    pose = np.eye(4)
+    pose[:3, 3] = 1.0, 2.0, 3.0
+    truth = np.eye(4)
+    truth[:3, 3] = 1.5, 2.0, 3.0
+    errors = (0.5, 0.25) if success else (np.inf, np.inf)
+    estimate = EstimatedPose(pose if success else np.eye(4), success, inliers)
+    picture = np.zeros((8, 24, 3), np.uint8)
+    return CoordResult("val_sim/a", picture, predicted, true, np.array(valid), None, estimate, truth, *errors)
+
+
+def test_the_row_of_an_image():
+    position = {"x": "1.0000", "y": "2.0000", "z": "3.0000", "x_true": "1.5000", "y_true": "2.0000", "z_true": "3.0000"}
+    expected = {
+        "section": "val_sim", "stem": "a", "translation_error_m": "0.5000", "rotation_error_deg": "0.2500", "success": 1,
+        "inliers": 7, "cells": 3, "labelled_cells": 2, "coord_error_mean_m": "3.5000", "coord_error_median_m": "3.5000",
+        **position,
+    }  # fmt: skip
+    assert coord_result().row() == expected
+    lost = coord_result(success=False, inliers=None, valid=((False, False, False),)).row()
+    assert lost == expected | {
+        "translation_error_m": "inf", "rotation_error_deg": "inf", "success": 0, "inliers": "", "labelled_cells": 0,
+        "coord_error_mean_m": "", "coord_error_median_m": "", "x": "nan", "y": "nan", "z": "nan",
+    }  # fmt: skip
+
+
+def test_the_figures_of_a_section():
+    figures = CoordFigures()
+    for result in (coord_result(), coord_result(success=False, valid=((True, False, False),))):
+        figures.add(result)
+    summary = figures.summary()
+    assert (summary.images, summary.failures) == (2, 1) and summary.translation_m == Spread(0.5, 0.0, np.inf)
+    assert summary.rotation_deg == Spread(0.25, 0.0, np.inf) and summary.accuracy_percent["3m3deg"] == 50
+    assert summary.coord_error_m == Spread.of([3.0, 4.0, 3.0])
+    np.testing.assert_array_equal(figures.positions_N3, [[1, 2, 3], [np.nan] * 3])
+
+
+def test_the_arrays_of_an_image():
+    arrays = coord_result().arrays("coord")
+    np.testing.assert_array_equal(arrays["coord_gt"][:, 0], [[0, 0, -1]] * 3)
+    np.testing.assert_array_equal(arrays["coord_pred"][:, 0, 1], [0, 0, 4])
+    assert arrays["pose_pred"][0, 3] == 1.0 and arrays["pose_gt"][0, 3] == 1.5 and "coord_unc" not in arrays
+    assert (arrays["pose_t_err"], arrays["pose_r_err"]) == (0.5, 0.25)
 
 
 @pytest.mark.parametrize("task", ["depth", "normal", "semantics"])
@@ -405,7 +462,7 @@ def learned_by_heart(section, steps: int) -> TransPoseNet:
 
 def test_poses_by_bf16_are_those_by_float32(plane_section):
     section = plane_section(1, "scene/val_sim", height=48, width=72, focal=48.0)
-    net = learned_by_heart(section, 30)
+    net = learned_by_heart(section, 20)
     dataset = SectionDataset([section], "coord", 48)
     exact, rounded = (
         next(coord_results(predictions(net, dataset, COLOURS, device=CPU, precision=precision), SolverOptions()))
@@ -462,7 +519,7 @@ def test_a_repeated_evaluation_is_skipped_when_it_would_say_the_same(plane_secti
     assert outcome.skipped == [(run / NAME, "val_sim")] and not outcome.evaluated and len(entries(run)) == 1
     assert f"{run / NAME} on val_sim: evaluated already" in caplog.text
     evaluate(parse(*command, "--hypotheses", 65), CPU)  # other settings
-    evaluate(parse(*command, "--plot"), CPU)  # asks for a picture
+    evaluate(parse(*command, "--save_pred"), CPU)  # asks for files
     assert len(entries(run)) == 3
     torch.save(torch.load(section / "depth" / "view_000.dat") + 1, section / "depth" / "view_000.dat")
     assert evaluate(parse(*command), CPU).skipped  # the coord task does not read depth
