@@ -102,7 +102,10 @@ def mutants_of(path: str) -> dict[tuple, list[Mutant]]:
         for occurrence, place in enumerate(places):
             if text[place[0] - 1][place[1] :].startswith(("*,", "/,")):
                 continue  # the marker of keyword-only parameters, no product
-            mutated = mutate_code(source, operator, occurrence)
+            try:
+                mutated = mutate_code(source, operator, occurrence)
+            except AttributeError:
+                continue  # Cosmic Ray's exception operator knows no dotted names
             meaning = _meaning(mutated) if mutated is not None else None
             if meaning is None or meaning == original:
                 continue  # no Python, or only an annotation or a docstring changed
