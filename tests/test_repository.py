@@ -26,7 +26,7 @@ IMPORTS = {
     "runs": ("dataloader", "networks", "geometry", "records", "tasks"),
     "evaluation": ("runs", "loss", "networks", "dataloader", "dsacstar", "geometry", "records", "tasks", "threads"),
     "training": ("evaluation", "runs", "loss", "networks", "dataloader", "geometry", "records", "tasks", "threads"),
-    "datagen": ("geometry", "records", "tasks", "threads"),
+    "datagen": ("dataloader", "geometry", "records", "tasks", "threads"),
 }
 TYPING = {"loss": ("dataloader",)}
 # Commands, benchmarks and tests stand above all rooms.
