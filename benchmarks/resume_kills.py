@@ -56,6 +56,18 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(max(folder.glob("ckpt_iter_*.net")), weights_only=True)
 
 
+def undisturbed_run(command: list[str], output: Path) -> tuple[float, float]:
+    """Runs `command`; returns the seconds until its first state was written, and until its end."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and next(output.glob("*/resume_state.pt"), None) is None:
+        time.sleep(0.01)
+    first_state = time.perf_counter() - started
+    if process.wait():
+        raise RuntimeError("the undisturbed run failed")
+    return first_state, time.perf_counter() - started
+
+
 def killed_run(command: list[str], kills: int, longest: float, rng: random.Random) -> list[float]:
     """Runs `command` to its end in spite of `kills` kills; returns the seconds after which each came."""
     moments: list[float] = []
@@ -82,20 +94,17 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_plane_section(work / "scene" / "train_sim", 10)
-        started = time.perf_counter()
-        subprocess.run(train_command(work, work / "whole", args.epochs), check=True, capture_output=True)
-        seconds = time.perf_counter() - started
-        print(f"undisturbed: {seconds:.1f} s")
-        rng = random.Random(args.seed)
-        # Half of the time is start-up; kills fall into it, into steps and into writing alike.
+        first_state, seconds = undisturbed_run(train_command(work, work / "whole", args.epochs), work / "whole")
+        print(f"undisturbed: {seconds:.1f} s, of which {first_state:.1f} s until the first state")
+        # Most kills fall around the first state: into start-up, writing and the first steps after a resume.
         command = train_command(work, work / "killed", args.epochs)
-        moments = killed_run(command, args.kills, 0.75 * seconds, rng)
+        moments = killed_run(command, args.kills, 1.5 * first_state, random.Random(args.seed))
         whole, killed = run_folder(work / "whole"), run_folder(work / "killed")
         a, b = last_weights(whole), last_weights(killed)
         same = {
