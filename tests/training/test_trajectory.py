@@ -1,7 +1,7 @@
 """A few steps of every kind of training against recorded figures: whatever changes the numbers of a training shows here.
 
-The figures were recorded with this code; what they rest on is pinned elsewhere (losses, networks and optimizers by golden and
-closed-form values, augmentation by geometry). After a change that is meant: `UPDATE_EXPECTED=1 pytest` on this file.
+The figures were recorded with this code; what they rest on is pinned elsewhere (losses, networks and optimizers by golden
+and closed-form values, augmentation by geometry). After a change that is meant: `UPDATE_EXPECTED=1 pytest` on this file.
 """
 
 import csv
@@ -21,9 +21,9 @@ CASES = {
     "coord without uncertainty, muon": ("coord", ["--optimizer", "muon", "--uncertainty", "none"]),
     "coord, the miniature recipe on pairs": (
         "coord",
-        [*PAIRS, "--optimizer", "muon", "--lr_schedule", "onecycle", "--depth_relative", "--inittolerance", 0.25, "--mindepth", 0.2,
-         "--softclamp", 20, "--max_angle", 10, "--max_tilt", 3, "--max_shift", 0.1, "--scale_range", 0.9, 1.1, "--jitter", 0.2,
-         "--colour_jitter", 0.1, "--shading", 0.35],
+        [*PAIRS, "--optimizer", "muon", "--lr_schedule", "onecycle", "--depth_relative", "--inittolerance", 0.25,
+         "--mindepth", 0.2, "--softclamp", 20, "--max_angle", 10, "--max_tilt", 3, "--max_shift", 0.1, "--scale_range", 0.9,
+         1.1, "--jitter", 0.2, "--colour_jitter", 0.1, "--shading", 0.35],
     ),
     "coord, grey": ("coord", ["--grayscale"]),
     "depth, adam": ("depth", ["--hardclamp", 10]),
