@@ -7,8 +7,12 @@ import logging
 import sys
 from collections.abc import Callable
 
+from runs.messages import explained
 from training.loop import TrainingInterrupted, train
 from training.options import TrainingOptions
+
+_MEMORY_ADVICE = "start again with a smaller --batch_size or --image_height and another --session"
+_LOADER_ADVICE = "The state is saved: continue with --auto_resume, with fewer --num_workers if memory was short"
 
 
 def run_command(
@@ -26,18 +30,7 @@ def run_command(
         print(stop, file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
-        print(f"error: {explained(error)}", file=sys.stderr)
+        print(f"error: {explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE)}", file=sys.stderr)
         return 2
     print(f"weights: {run.checkpoints}")
     return 0
-
-
-def explained(error: Exception) -> str:
-    """One line for the user; what PyTorch says of memory and of loader processes needs a word of what to do."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if isinstance(error, MemoryError) or "out of memory" in lines[0] or "allocate memory" in lines[0]:
-        return f"out of memory ({lines[0]}): start again with a smaller --batch_size or --image_height and another --session"
-    loader = next((line for line in lines if "DataLoader worker" in line), None)
-    if loader is not None:
-        return f"{loader} The state is saved: continue with --auto_resume, with fewer --num_workers if memory was short"
-    return lines[-1]
