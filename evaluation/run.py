@@ -35,7 +35,7 @@ from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
 from networks import load_network
 from networks.architecture import Architecture
-from runs.device import autocast_for
+from runs.device import resolved_precision
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
@@ -158,13 +158,11 @@ class _Evaluation:
         trained_in = (
             _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
         )
-        with autocast_for(self.device, options.precision or trained_in):
-            precision = "bf16" if torch.is_autocast_enabled(self.device.type) else "float32"
         settings = {
             "scene": options.scene,
             "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
             "architecture": net.architecture,
-            "precision": precision,
+            "precision": resolved_precision(self.device, options.precision or trained_in),
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver

@@ -97,16 +97,20 @@ def increasing_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be two increasing positive numbers, got {_shown(value)}")
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Adds the fields of a dataclass as flags; fields declared without `option` are left to the command."""
-    place: Any = parser
+def add_options(parser: argparse.ArgumentParser, cls: type, place: Any = None) -> None:
+    """Adds the fields of a dataclass as flags; fields declared without `option` are left to the command.
+
+    Args:
+        place: section of the help that the fields go to until one declares its own.
+    """
+    place = parser if place is None else place
     for field, hint in _fields(cls):
         declaration = field.metadata.get(_KEY)
         if declaration is not None and declaration.group is not None:
             place = parser.add_argument_group(declaration.group)
         if declaration is None:
             if dataclasses.is_dataclass(hint):
-                add_options(typing.cast(argparse.ArgumentParser, place), hint)
+                add_options(parser, hint, place)
             continue
         _add_flag(place, field, hint, declaration)
 

@@ -36,11 +36,16 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(_CPU_BF16_FLAGS & set(flags.split()))
 
 
-def autocast_for(device: torch.device, precision: str) -> AbstractContextManager:
-    """Autocast to bf16 where the device multiplies in it, else float32. ValueError for an unknown precision."""
+def resolved_precision(device: torch.device, precision: str) -> str:
+    """bf16 or float32; auto is bf16 where the device multiplies in it. ValueError for an unknown precision."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown --precision {precision!r}; choose from {list(PRECISIONS)}")
-    if precision == "auto":
-        capable = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
-        precision = "bf16" if capable else "float32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    if precision != "auto":
+        return precision
+    capable = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+    return "bf16" if capable else "float32"
+
+
+def autocast_for(device: torch.device, precision: str) -> AbstractContextManager:
+    """The arithmetic of a network's pass; see `resolved_precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=resolved_precision(device, precision) == "bf16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from pathlib import Path
 from runs.record import RECORD_NAME, RunRecord, read_record
 from tasks import TASKS
 
+logger = logging.getLogger(__name__)
+
 _ITERATION = re.compile(r"ckpt_iter_(\d+)")
+_FLIGHT = re.compile(r"-(?:pairs|pairwise|real_only)-(ip|oop)-")
 _PUBLISHED_NAME = re.compile(rf"(?P<scene>.+?)-(?P<task>{'|'.join(TASKS)})-(?P<rest>.+)")
 
 
@@ -33,7 +37,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.folder.resolve().name
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def run_in(folder: Path) -> Run | None:
         return None
     rest = f"-{match['rest']}-"
     kind = next((kind for mark, kind in _KIND_MARKS if mark in rest), "pairs")
-    domain = None if kind == "sim_only" else ("out_of_place" if "-oop-" in rest else "in_place")
+    flight = _FLIGHT.search(rest)  # not the "-oop-" of a session
+    domain = None if kind == "sim_only" else "out_of_place" if flight and flight[1] == "oop" else "in_place"
     stage = "decoder" if match["rest"].startswith("decoder") else "finetune" if "-finetune-" in rest else "pretrain"
     size = "tiny" if "-tiny-" in rest else "full"
     return Run(folder, None, match["scene"], match["task"], stage, kind, domain, size)
@@ -100,17 +105,24 @@ _KIND_MARKS = (
 )
 
 
+def _run_or_none(folder: Path) -> Run | None:
+    try:
+        return run_in(folder)
+    except ValueError as error:
+        logger.warning("passed over: %s", error)  # one damaged record must not hide all other runs
+        return None
+
+
 def find_runs(search_dir: Path, criteria: RunFilter = RunFilter()) -> list[Run]:
-    """Runs in a folder and below it that pass the filter, by path.
+    """Runs in a folder and below it that pass the filter, by path; damaged records are passed over with a warning.
 
     Raises:
         FileNotFoundError: no such folder, or no run passes; says what was there.
-        ValueError: a record is damaged.
     """
     if not search_dir.is_dir():
         raise FileNotFoundError(f"no such folder: {search_dir}")
     folders = [search_dir, *sorted(p for p in search_dir.rglob("*") if p.is_dir() and not p.name.startswith("."))]
-    runs = [run for folder in folders if (run := run_in(folder)) is not None]
+    runs = [run for folder in folders if (run := _run_or_none(folder)) is not None]
     chosen = [run for run in runs if criteria.accepts(run)]
     if not chosen:
         names = ", ".join(run.name for run in runs[:5]) + (" ..." if len(runs) > 5 else "")

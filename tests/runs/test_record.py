@@ -90,6 +90,13 @@ def weights(path):
     return path
 
 
+def test_a_damaged_record_hides_no_other_run(tmp_path, caplog):
+    folder_with(tmp_path, "a", make_record())
+    folder_with(tmp_path, "b", make_record())
+    (tmp_path / "a" / "training.json").write_text("{")
+    assert [run.name for run in find_runs(tmp_path)] == ["b"] and "passed over" in caplog.text
+
+
 def test_the_sidecar_comes_before_the_folder(tmp_path):
     path = weights(tmp_path / "model.net")
     assert record_of(path) is None
@@ -164,12 +171,23 @@ def test_runs_are_found_by_their_records_whatever_folders_are_called(tmp_path):
             "urbanscape-coord-decoder_coord_free_depth_normal-senc-pt1.00-oop-ft1.00-unc-MLE-e1000-lr0.0001-pairwise-oop-rc1.00",
             ("decoder", "pairs", "out_of_place", "full"),
         ),
+        (
+            "urbanscape-coord-decoder_coord_free_depth-senc-pt1.00-oop-ft1.00-unc-MLE-e1000-lr0.0001-pairwise-ip-rc1.00",
+            ("decoder", "pairs", "in_place", "full"),
+        ),
     ],
 )
 def test_published_runs_are_known_by_their_names(tmp_path, name, expected):
     folder_with(tmp_path, name)
     run = find_runs(tmp_path, RunFilter(scene="urbanscape", task="coord"))[0]
     assert (run.stage, run.kind, run.domain, run.size) == expected and run.record is None
+
+
+def test_a_damaged_record_hides_no_other_run(tmp_path, caplog):
+    folder_with(tmp_path, "a", make_record())
+    folder_with(tmp_path, "b", make_record())
+    (tmp_path / "a" / "training.json").write_text("{")
+    assert [run.name for run in find_runs(tmp_path)] == ["b"] and "passed over" in caplog.text
 
 
 def test_preprocessing_is_the_recorded_one(tmp_path):
