@@ -77,7 +77,7 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     Raises:
         ValueError, OSError: bad data or flags, or no weights file that can be read; a message for the user.
     """
-    autocast_for(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
+    resolved_precision(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")

@@ -90,13 +90,6 @@ def weights(path):
     return path
 
 
-def test_a_damaged_record_hides_no_other_run(tmp_path, caplog):
-    folder_with(tmp_path, "a", make_record())
-    folder_with(tmp_path, "b", make_record())
-    (tmp_path / "a" / "training.json").write_text("{")
-    assert [run.name for run in find_runs(tmp_path)] == ["b"] and "passed over" in caplog.text
-
-
 def test_the_sidecar_comes_before_the_folder(tmp_path):
     path = weights(tmp_path / "model.net")
     assert record_of(path) is None
