@@ -3,8 +3,8 @@
     python -m benchmarks.solver_peers [--problems 200] [--rows 0 1 2 3] [--quick]
 
 Problems: benchmarks/solver_views.py (60x90 cells, f = 480, 120-200 m above rolling ground, isotropic Gaussian
-coordinate noise, outliers with a 60 m spread), threshold 10 px, 64 hypotheses. PoseLib by its own stop rule from 10
-iterations on, and as it comes (1000 at least); OpenCV with 1000. poselib and pycolmap are installed by whoever runs this
+coordinate noise, outliers with a 60 m spread), threshold 10 px, 64 hypotheses. PoseLib by its own stop rule (10 to
+1000 iterations) and as it comes (1000 to 100,000); OpenCV up to 1000. poselib and pycolmap are installed by whoever runs this
 (`pip install poselib pycolmap`); what is absent is left out. Time is CPU time of the process, which does nothing else (so
 that a busy machine does not blur it), conversion of inputs excluded, mean over the problems; error is the median distance
 between true and estimated camera centres, and rotation in degrees.
@@ -154,7 +154,7 @@ def with_pycolmap(matches: Matches) -> Answer | None:
 OURS = {"ours, forward_rgb": ours_forward, "ours, solve + sigma": ours_weighted}
 OWN_STOP = "PoseLib, own stop rule"
 PEERS = {
-    OWN_STOP: with_poselib({"min_iterations": 10}),
+    OWN_STOP: with_poselib({"min_iterations": 10, "max_iterations": ITERATIONS}),
     "PoseLib": with_poselib({}),
     "OpenCV P3P + LM": with_opencv({"flags": cv2.SOLVEPNP_P3P}),
     "OpenCV USAC (MSAC)": with_opencv_usac(cv2.USAC_ACCURATE),

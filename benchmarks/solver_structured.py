@@ -13,9 +13,11 @@ further from the truth than the family's bound. Further, of what a solver says a
     NEES      mean over the answers that are no failures of (error^T covariance^-1 error) / 6: 1 for an honest covariance
 
 Peers have no success flag. The verdict at the end says where ours loses: more failures than PoseLib (by its own stop
-rule) plus one point, a median above 1.1 times the best peer's, less than 15 times as fast as PoseLib at 60x90, unhelpful
-sigma (right: no better than without; unrelated or inverse: worse by more than 5 %), pure noise believed, and how well
-success and confidence tell right from wrong over the mix of all families (AUROC).
+rule) plus one point, a median above 1.1 times the best peer's, less than 15 times as fast as PoseLib (own stop rule) at
+60x90, right answers refused, unhelpful sigma (right: worse than without by more than 2 %; unrelated or inverse: by more
+than 5 %), a covariance that is not honest, pure noise believed, and how well success and confidence tell right from wrong
+over the mix of all families (AUROC). Medians below a ten-thousandth of the family's bound are rounding of the float32 input
+and count as equal.
 --out writes PREFIX.txt, PREFIX.csv (every answer) and PREFIX.json (every figure).
 """
 
@@ -41,7 +43,9 @@ from records.files import plain
 
 OURS = SOLVE, FORWARD = "ours, solve", "ours, forward_rgb"
 PEER_KEYS = {"stop": OWN_STOP, "default": "PoseLib", "pycolmap": "pycolmap", "opencv": "OpenCV USAC (MAGSAC)"}
-BEST_RATIO, FAILURE_POINT, LEAST_SPEEDUP, WORST_SIGMA = 1.1, 0.01, 15.0, 1.05
+BEST_RATIO, FAILURE_POINT, LEAST_SPEEDUP = 1.1, 0.01, 15.0
+# Error with sigma over error without; a right sigma may find nothing to gain where the noise is even.
+WORST_SIGMA = {"right": 1.02, "rough": 1.02, "unrelated": 1.05, "inverse": 1.05}
 NEES_WANTED = {"white": (0.7, 1.5), "correlated": (0.0, 3.0)}
 LEAST_AUROC = 0.95
 # Below this share of the bound a median is rounding of float32 input, and the ratio of two of them says nothing.
@@ -108,7 +112,9 @@ def run_solve(problem: Problem, options: dsacstar.RansacOptions) -> Answer:
 def run_forward(problem: Problem, coords_13hw: np.ndarray) -> Answer:
     pose = np.zeros((4, 4))
     focal_px, _, cx, cy = problem.intrinsics
-    found = dsacstar.forward_rgb(coords_13hw, pose, 64, problem.threshold_px, focal_px, cx, cy, 100, 100, problem.subsampling)
+    found = dsacstar.forward_rgb(
+        coords_13hw, pose, 64, problem.threshold_px, focal_px, cx, cy, 100, 100, problem.subsampling
+    )
     return Answer(pose, bool(found))
 
 
@@ -128,7 +134,11 @@ def answer_of(solver: str, problem: Problem, peers: dict) -> tuple[Answer, float
         start = time.process_time()
         answer = run_solve(problem, options)
     elif solver == FORWARD:
-        coords_3hw = problem.coords_3hw if problem.mask_hw is None else np.where(problem.mask_hw, problem.coords_3hw, np.float32(np.nan))
+        coords_3hw = (
+            problem.coords_3hw
+            if problem.mask_hw is None
+            else np.where(problem.mask_hw, problem.coords_3hw, np.float32(np.nan))
+        )
         start = time.process_time()
         answer = run_forward(problem, coords_3hw[None])
     else:
@@ -146,20 +156,24 @@ def normalised_error(answer: Answer, right_44: np.ndarray) -> float | None:
     """(e^T C^-1 e) / 6, e: rotation vector from estimate to truth in the camera frame, then the centre in the world."""
     if answer.covariance_66 is None or not np.isfinite(answer.covariance_66).all():
         return None
-    turn = cv2.Rodrigues(right_44[:3, :3].T @ answer.pose_44[:3, :3])[0][:, 0]
+    turn = cv2.Rodrigues(answer.pose_44[:3, :3].T @ right_44[:3, :3])[0][:, 0]
     error_6 = np.concatenate([turn, right_44[:3, 3] - answer.pose_44[:3, 3]])
     # Scaled to a unit diagonal: rotation and position have different units.
     scale_6 = np.sqrt(np.diag(answer.covariance_66))
     if not (scale_6 > 0).all():
         return None
-    return float(error_6 / scale_6 @ np.linalg.lstsq(answer.covariance_66 / np.outer(scale_6, scale_6), error_6 / scale_6)[0] / 6)
+    return float(
+        error_6 / scale_6 @ np.linalg.lstsq(answer.covariance_66 / np.outer(scale_6, scale_6), error_6 / scale_6)[0] / 6
+    )
 
 
 def judge(name: str, family: Family, solver: str, seed: int, problem: Problem, peers: dict) -> Outcome:
     answer, ms = answer_of(solver, problem, peers)
     usable = answer.pose_44 is not None and np.isfinite(answer.pose_44).all()
     if not problem.right_poses:
-        return Outcome(name, solver, seed, ms, None, None, answer.success is not False, answer.success, answer.confidence, None, None)
+        return Outcome(
+            name, solver, seed, ms, None, None, answer.success is not False, answer.success, answer.confidence, None, None
+        )
     if not usable:
         return Outcome(name, solver, seed, ms, np.inf, 180.0, True, answer.success, answer.confidence, None, None)
     errors = [pose_error(answer.pose_44, right) for right in problem.right_poses]
@@ -239,7 +253,17 @@ def family_text(name: str, family: Family, problem: Problem, rows: dict[str, Row
     lines.append(f"  {'':24}" + "".join(f"{head:>10}" for head in heads))
     for solver, row in rows.items():
         forms = (".2f", ".4g", ".4g", ".2g", ".1%", ".1%", ".1%", ".3g", ".0%")
-        values = (row.ms, row.median_m, row.worst_m, row.median_deg, row.failures, row.refused, row.believed, row.nees, row.alternative)
+        values = (
+            row.ms,
+            row.median_m,
+            row.worst_m,
+            row.median_deg,
+            row.failures,
+            row.refused,
+            row.believed,
+            row.nees,
+            row.alternative,
+        )
         cells = ("-" if np.isnan(value) else format(value, form) for value, form in zip(values, forms, strict=True))
         lines.append(f"  {solver:24}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
@@ -260,7 +284,7 @@ def losses_of(name: str, solver: str, table: dict[str, dict[str, Row]]) -> list[
         if ours.failures > poselib.failures + FAILURE_POINT:
             losses.append(f"failures {ours.failures:.1%}, PoseLib {poselib.failures:.1%}")
         if ours.cells == BIG_CELLS and poselib.ms < LEAST_SPEEDUP * ours.ms:
-            losses.append(f"{poselib.ms / ours.ms:.1f} x as fast as PoseLib")
+            losses.append(f"{poselib.ms / ours.ms:.1f} x as fast as PoseLib ({ours.ms:.2f} ms)")
     if ours.refused > FAILURE_POINT:
         losses.append(f"{ours.refused:.1%} of the right answers refused")
     return losses if solver != SOLVE else losses + own_losses(family, ours, table)
@@ -271,7 +295,7 @@ def own_losses(family: Family, ours: Row, table: dict[str, dict[str, Row]]) -> l
     losses = []
     if family.without_sigma in table:
         ratio = ours.median_m / table[family.without_sigma][SOLVE].median_m
-        if ratio > (1.0 if family.sigma_kind in ("right", "rough") else WORST_SIGMA):
+        if ratio > WORST_SIGMA[family.sigma_kind]:
             losses.append(f"{family.sigma_kind} sigma: {ratio:.2f} x the error without it")
     if family.residuals is not None:
         low, high = NEES_WANTED[family.residuals]
@@ -281,13 +305,16 @@ def own_losses(family: Family, ours: Row, table: dict[str, dict[str, Row]]) -> l
 
 
 def speedups_of(solver: str, table: dict[str, dict[str, Row]]) -> dict[str, float]:
-    """PoseLib's time over ours at 60x90: of all families together, and over the families."""
-    big = [rows for rows in table.values() if OWN_STOP in rows and rows[solver].cells == BIG_CELLS]
-    if not big:
+    """PoseLib's time over ours at 60x90, over the families: geometric mean, median, least."""
+    each = [
+        rows[OWN_STOP].ms / rows[solver].ms
+        for rows in table.values()
+        if OWN_STOP in rows and rows[solver].cells == BIG_CELLS
+    ]
+    if not each:
         return {}
-    each = [rows[OWN_STOP].ms / rows[solver].ms for rows in big]
-    together = sum(rows[OWN_STOP].ms for rows in big) / sum(rows[solver].ms for rows in big)
-    return {"families": len(big), "together": together, "median": float(np.median(each)), "least": min(each)}
+    mean = float(np.exp(np.mean(np.log(each))))
+    return {"families": len(each), "mean": mean, "median": float(np.median(each)), "least": min(each)}
 
 
 def verdict(table: dict[str, dict[str, Row]], outcomes: list[Outcome]) -> tuple[str, dict]:
@@ -303,7 +330,7 @@ def verdict(table: dict[str, dict[str, Row]], outcomes: list[Outcome]) -> tuple[
         figures["speedup"][solver] = speed = speedups_of(solver, table)
         if speed:
             lines.append(
-                f"  PoseLib (own stop rule) takes {speed['together']:.1f} x our time over {speed['families']} families of 60x90, "
+                f"  {OWN_STOP}, takes {speed['mean']:.1f} x our time over {speed['families']} families of 60x90 (geometric mean), "
                 f"median {speed['median']:.1f} x, least {speed['least']:.1f} x (wanted: {LEAST_SPEEDUP:g} x)"
             )
     lines.append(f"\nAUROC over all families of an error above the bound (wanted of our confidence: {LEAST_AUROC:g})")
@@ -354,7 +381,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--problems must be at least 1, not {chosen.problems}")
     if chosen.final and chosen.first_seed:
         parser.error("--final has its own seeds; leave --first_seed out")
-    chosen.seeds = range(FINAL_SEED if chosen.final else chosen.first_seed, chosen.problems + (FINAL_SEED if chosen.final else chosen.first_seed))
+    first_seed = FINAL_SEED if chosen.final else chosen.first_seed
+    chosen.seeds = range(first_seed, first_seed + chosen.problems)
     if not chosen.final and (chosen.seeds[0] not in TUNING_SEEDS or chosen.seeds[-1] not in TUNING_SEEDS):
         parser.error(f"tuning seeds are 0 to {TUNING_SEEDS[-1]}, not {chosen.seeds[0]} to {chosen.seeds[-1]}")
     try:
@@ -380,7 +408,9 @@ def main() -> None:
         solvers = (*OURS, *(peers if problems[0].right_poses else ()))
         table[name] = {}
         for solver in solvers:
-            answers = [judge(name, family, solver, seed, problem, peers) for seed, problem in zip(seeds, problems, strict=True)]
+            answers = [
+                judge(name, family, solver, seed, problem, peers) for seed, problem in zip(seeds, problems, strict=True)
+            ]
             outcomes += answers
             table[name][solver] = row_of(answers, family, problems[0].coords_3hw[0].size)
         parts.append(family_text(name, family, problems[0], table[name]))
@@ -389,7 +419,12 @@ def main() -> None:
     print(text)
     if chosen.out:
         figures["families"] = {name: {solver: asdict(row) for solver, row in rows.items()} for name, rows in table.items()}
-        write(chosen.out, "\n".join([*parts, text]), outcomes, {"versions": versions(), "seeds": [seeds[0], seeds[-1]], **figures})
+        write(
+            chosen.out,
+            "\n".join([*parts, text]),
+            outcomes,
+            {"versions": versions(), "seeds": [seeds[0], seeds[-1]], **figures},
+        )
 
 
 if __name__ == "__main__":
