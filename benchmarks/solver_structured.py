@@ -404,10 +404,15 @@ def main() -> None:
     outcomes: list[Outcome] = []
     for name in chosen.families:
         family, problems = FAMILIES[name], [FAMILIES[name].make(seed) for seed in seeds]
-        # Peers have no word for "no pose", so pure noise says nothing about them.
+        # Peers have no word for "no pose", so pure noise says nothing about them; nor do they know sigma, so what they
+        # answered without it stands.
+        known = table.get(family.without_sigma, {}) if family.without_sigma else {}
         solvers = (*OURS, *(peers if problems[0].right_poses else ()))
         table[name] = {}
         for solver in solvers:
+            if solver in peers and solver in known:
+                table[name][solver] = known[solver]
+                continue
             answers = [
                 judge(name, family, solver, seed, problem, peers) for seed, problem in zip(seeds, problems, strict=True)
             ]
