@@ -45,71 +45,131 @@ DoubleArray pose_array(const CameraPose& cam_from_world) {
   return pose;
 }
 
-py::list solve(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
-               const py::object& sigma, const py::object& mask, double subsampling, int hypotheses, double threshold,
-               double inlier_alpha, double max_error, int max_tries, int candidates, int max_rounds, int threads,
-               uint64_t seed) {
-  const BatchShape shape = batch_shape(scene_coords, "scene_coords");
-  const py::ssize_t cells = shape.height * shape.width;
-  FloatArray camera_array, sigma_array;
-  MaskArray mask_array;
-  DoubleArray intrinsics_array;
-  std::vector<GridInput> inputs(static_cast<size_t>(shape.images));
+// The arrays of a batch, kept alive, and views of them per image.
+struct Batch {
+  BatchShape shape{};
+  FloatArray camera, sigma;
+  MaskArray mask;
+  DoubleArray intrinsics;
+  std::vector<GridInput> inputs;
+};
+
+void gather_batch(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
+                  const py::object& sigma, const py::object& mask, double subsampling, Batch* batch) {
+  batch->shape = batch_shape(scene_coords, "scene_coords");
+  const auto [images, height, width] = batch->shape;
+  const py::ssize_t cells = height * width;
   if (!camera_coords.is_none()) {
-    camera_array = camera_coords.cast<FloatArray>();
-    const BatchShape other = batch_shape(camera_array, "camera_coords");
-    require(other.images == shape.images && other.height == shape.height && other.width == shape.width,
+    batch->camera = camera_coords.cast<FloatArray>();
+    const BatchShape other = batch_shape(batch->camera, "camera_coords");
+    require(other.images == images && other.height == height && other.width == width,
             "camera_coords must have the shape of scene_coords");
   } else {
-    intrinsics_array = intrinsics.cast<DoubleArray>();
-    require(intrinsics_array.ndim() == 2 && intrinsics_array.shape(0) == shape.images && intrinsics_array.shape(1) == 4,
+    batch->intrinsics = intrinsics.cast<DoubleArray>();
+    require(batch->intrinsics.ndim() == 2 && batch->intrinsics.shape(0) == images && batch->intrinsics.shape(1) == 4,
             "intrinsics must be [B, 4]");
   }
   if (!sigma.is_none()) {
-    sigma_array = sigma.cast<FloatArray>();
-    require(sigma_array.size() == shape.images * cells, "weights must be [B, h, w]");
+    batch->sigma = sigma.cast<FloatArray>();
+    require(batch->sigma.size() == images * cells, "sigma must be [B, h, w]");
   }
   if (!mask.is_none()) {
-    mask_array = mask.cast<MaskArray>();
-    require(mask_array.size() == shape.images * cells, "mask must be [B, h, w]");
+    batch->mask = mask.cast<MaskArray>();
+    require(batch->mask.size() == images * cells, "mask must be [B, h, w]");
   }
-  for (py::ssize_t b = 0; b < shape.images; ++b) {
-    GridInput& in = inputs[static_cast<size_t>(b)];
-    in.height = static_cast<int>(shape.height), in.width = static_cast<int>(shape.width);
+  batch->inputs.resize(static_cast<size_t>(images));
+  for (py::ssize_t b = 0; b < images; ++b) {
+    GridInput& in = batch->inputs[static_cast<size_t>(b)];
+    in.height = static_cast<int>(height), in.width = static_cast<int>(width);
     in.scene_coords = scene_coords.data() + 3 * cells * b;
     in.subsampling = subsampling;
     if (!camera_coords.is_none()) {
-      in.camera_coords = camera_array.data() + 3 * cells * b;
+      in.camera_coords = batch->camera.data() + 3 * cells * b;
     } else {
-      const double* k = intrinsics_array.data() + 4 * b;
+      const double* k = batch->intrinsics.data() + 4 * b;
       in.intrinsics = {k[0], k[1], k[2], k[3]};
     }
-    if (!sigma.is_none()) in.sigma = sigma_array.data() + cells * b;
-    if (!mask.is_none()) in.mask = mask_array.data() + cells * b;
+    if (!sigma.is_none()) in.sigma = batch->sigma.data() + cells * b;
+    if (!mask.is_none()) in.mask = batch->mask.data() + cells * b;
   }
+}
+
+// [B, 19]: position (3), its information (9, row-major), gravity in the world (3), in the camera (3), its information.
+std::vector<PosePrior> gather_priors(const py::object& priors, py::ssize_t images) {
+  std::vector<PosePrior> out;
+  if (priors.is_none()) return out;
+  const DoubleArray rows = priors.cast<DoubleArray>();
+  require(rows.ndim() == 2 && rows.shape(0) == images && rows.shape(1) == 19, "priors must be [B, 19]");
+  for (py::ssize_t b = 0; b < images; ++b) {
+    const double* row = rows.data() + 19 * b;
+    PosePrior prior;
+    prior.given = true;
+    for (int i = 0; i < 3; ++i) {
+      prior.position[i] = row[i], prior.gravity_world[i] = row[12 + i], prior.gravity_camera[i] = row[15 + i];
+      for (int j = 0; j < 3; ++j) prior.position_information(i, j) = row[3 + 3 * i + j];
+    }
+    prior.gravity_information = row[18];
+    out.push_back(prior);
+  }
+  return out;
+}
+
+// Whether Ctrl-C was pressed; leaves the exception set.
+bool signalled() {
+  const py::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
+}
+
+py::dict result_dict(const SolveResult& r, py::ssize_t height, py::ssize_t width) {
+  MaskArray inlier_mask({height, width});
+  if (height * width > 0) std::memcpy(inlier_mask.mutable_data(), r.inlier_mask.data(), static_cast<size_t>(height * width));
+  DoubleArray covariance({6, 6});
+  for (int i = 0; i < 36; ++i) covariance.mutable_data()[i] = r.covariance(i / 6, i % 6);
+  py::dict out;
+  out["pose"] = pose_array(r.cam_from_world);
+  out["success"] = r.success;
+  out["confidence"] = r.confidence;
+  out["inliers"] = r.inliers;
+  out["inlier_mask"] = inlier_mask;
+  out["score"] = r.score;
+  out["rounds"] = r.rounds;
+  out["hypotheses"] = r.hypotheses;
+  out["sigma_power"] = r.sigma_power;
+  out["noise"] = r.noise;
+  out["covariance"] = covariance;
+  out["seconds"] = r.seconds;
+  out["alternative_pose"] = r.alternative_ratio > 0.0 ? py::object(pose_array(r.alternative)) : py::object(py::none());
+  out["alternative_ratio"] = r.alternative_ratio;
+  return out;
+}
+
+py::list solve(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
+               const py::object& sigma, const py::object& mask, const py::object& priors, double subsampling,
+               int hypotheses, int most_hypotheses, double threshold, double inlier_alpha, double max_error, int max_tries,
+               int candidates, int max_rounds, bool pixel_residual, int threads, uint64_t seed) {
+  Batch batch;
+  gather_batch(scene_coords, camera_coords, intrinsics, sigma, mask, subsampling, &batch);
+  const std::vector<PosePrior> known = gather_priors(priors, batch.shape.images);
   SolveOptions options;
   options.limits.hypotheses = hypotheses;
+  options.limits.most_hypotheses = most_hypotheses;
   options.limits.max_tries = max_tries;
   options.limits.candidates = candidates;
   options.limits.max_rounds = max_rounds;
   options.threshold = threshold;
   options.inlier_alpha = inlier_alpha;
   options.max_error = max_error;
+  options.pixel_residual = pixel_residual;
   options.threads = threads;
   std::vector<SolveResult> results;
+  bool done = false;
   {
     const py::gil_scoped_release release;
-    solve_batch(inputs, options, seed, &results);
+    done = solve_batch(batch.inputs, known, options, seed, signalled, &results);
   }
+  if (!done) throw py::error_already_set();
   py::list out;
-  for (const SolveResult& r : results) {
-    MaskArray inlier_mask({shape.height, shape.width});
-    if (cells > 0) std::memcpy(inlier_mask.mutable_data(), r.inlier_mask.data(), static_cast<size_t>(cells));
-    DoubleArray covariance({6, 6});
-    for (int i = 0; i < 36; ++i) covariance.mutable_data()[i] = r.covariance(i / 6, i % 6);
-    out.append(py::make_tuple(r.success, pose_array(r.cam_from_world), r.inliers, inlier_mask, r.score,
-                              r.rounds, covariance, r.seconds));
-  }
+  for (const SolveResult& r : results) out.append(result_dict(r, batch.shape.height, batch.shape.width));
   return out;
 }
 
@@ -166,10 +226,13 @@ py::tuple expected_loss_of(const FloatArray& scene_coords, const py::object& cam
 PYBIND11_MODULE(_core, m) {
   m.doc() = "C++ core of dsacstar; use the functions of the package instead.";
   m.def("instruction_set", &instruction_set, "SIMD instructions in use: 'avx512', 'avx2' or 'baseline'.");
+  m.def("force_instruction_set", &force_instruction_set, py::arg("name"),
+        "Runs that variant from now on; False where this CPU cannot. For tests.");
   m.def("solve", &solve, py::arg("scene_coords"), py::arg("camera_coords"), py::arg("intrinsics"), py::arg("sigma"),
-        py::arg("mask"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"), py::arg("inlier_alpha"),
-        py::arg("max_error"), py::arg("max_tries"), py::arg("candidates"), py::arg("max_rounds"), py::arg("threads"),
-        py::arg("seed"), "Poses of a batch: list of (success, pose, inliers, mask, score, rounds, covariance, seconds).");
+        py::arg("mask"), py::arg("priors"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("most_hypotheses"),
+        py::arg("threshold"), py::arg("inlier_alpha"), py::arg("max_error"), py::arg("max_tries"), py::arg("candidates"),
+        py::arg("max_rounds"), py::arg("pixel_residual"), py::arg("threads"), py::arg("seed"),
+        "Poses of a batch: one dict per image.");
   m.def("expected_loss", &expected_loss_of, py::arg("scene_coords"), py::arg("camera_coords"), py::arg("intrinsics"),
         py::arg("world_from_cam"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"),
         py::arg("inlier_alpha"), py::arg("max_error"), py::arg("max_tries"), py::arg("w_rot"), py::arg("w_trans"),

@@ -43,7 +43,7 @@ struct ExactCells {
   }
   int size() const { return cells.count; }
   double threshold() const { return limit; }
-  bool draw(Random& random, int* sample) const { return draw_cells(cells, random, sample, kSample); }
+  bool draw(Random& random, Draw how, int* sample) const { return draw_cells(cells, random, how, sample, kSample); }
   bool minimal(const int* sample, CameraPose* pose, double* error) const {
     Vector3d w[kSample], t[kSample];
     for (int i = 0; i < kSample; ++i) w[i] = world[static_cast<size_t>(sample[i])], t[i] = target[static_cast<size_t>(sample[i])];
@@ -325,7 +325,7 @@ ExpectedLoss expected_loss_of(const GridInput& input, const LossModel& model, co
   std::vector<double> probability;
   double highest = -std::numeric_limits<double>::infinity();
   for (int j = 0; j < options.hypotheses; ++j) {
-    const Hypothesis h = draw_hypothesis(s, seed, static_cast<uint64_t>(j), options.max_tries);
+    const Hypothesis h = draw_hypothesis(s, Draw::kUniform, seed, static_cast<uint64_t>(j), options.max_tries);
     if (!h.accepted) continue;
     hypotheses.push_back(h);
     probability.push_back(score_scale * soft_inliers(s, h.pose, options));

@@ -35,6 +35,28 @@ DSAC_INLINE Vf vexp(Vf x) {
   return p * (Vf)((whole + 127) << 23);
 }
 
+// log(x), x > 0 and normal; absolute error below 1e-6.
+DSAC_INLINE Vf vlog(Vf x) {
+  const Vf zero = x - x;
+  const Vi bits = (Vi)x;
+  Vi exponent = ((bits >> 23) & 255) - 126;
+  Vf m = (Vf)((bits & 0x007fffff) | 0x3f000000);  // in [1/2, 1)
+  const Vi small = m < zero + 0.707106781186547524f;
+  exponent += small;  // a true lane is -1
+  m = select(small, m + m, m) - 1.0f;
+  const Vf e = __builtin_convertvector(exponent, Vf), z = m * m;
+  Vf p = zero + 7.0376836292e-2f;
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  return m + (p * m * z - 2.12194440e-4f * e - 0.5f * z) + 0.693359375f * e;
+}
+
 // sqrt(x), x >= 0; relative error below 1e-6, 0 for 0.
 DSAC_INLINE Vf vsqrt(Vf x) {
   const Vf safe = vmax(x, x - x + 1e-30f);
@@ -66,11 +88,11 @@ DSAC_INLINE CameraPoint transform(const CellPlanes& s, const PosePlanes& q, int 
 }
 
 // Squared error in pixels (RGB) or metres (RGB-D), and whether the cell may count.
-template <bool kRgbd>
+template <int kModel>
 DSAC_INLINE Vf squared_error(const CellPlanes& s, const PosePlanes& q, const ErrorPlanes& m, int k, Vi* valid) {
   const CameraPoint p = transform(s, q, k);
   const Vf zero = p.x - p.x;
-  if (kRgbd) {
+  if (kModel == kPoint) {
     *valid = zero == zero;
     const Vf ex = p.x - load(s.a + k), ey = p.y - load(s.b + k), ez = p.z - load(s.c + k);
     return ex * ex + ey * ey + ez * ez;
@@ -82,7 +104,7 @@ DSAC_INLINE Vf squared_error(const CellPlanes& s, const PosePlanes& q, const Err
   return ex * ex + ey * ey;
 }
 
-template <bool kRgbd>
+template <int kModel>
 void score(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, double sums[2]) {
   sums[0] = sums[1] = 0;
   for (int begin = 0; begin < count; begin += kBlock) {
@@ -90,71 +112,81 @@ void score(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlane
     Vf soft = {}, inliers = {};
     for (int k = begin; k < end; k += DSAC_LANES) {
       Vi valid;
-      const Vf square = squared_error<kRgbd>(s, q, m, k, &valid);
+      const Vf square = squared_error<kModel>(s, q, m, k, &valid);
       const Vf zero = {};
       const Vf ceiling = zero + m.max_error;
       const Vf error = select(valid, vmin(vsqrt(square), ceiling), ceiling);
-      const Vf pick = load(s.pick + k);
-      soft += pick / (1.0f + vexp(m.beta * (error - m.threshold)));
-      inliers += select((error < zero + m.threshold) & (pick > zero), zero + 1.0f, zero);
+      const Vi used = load(s.precision + k) > zero;
+      soft += select(used, 1.0f / (1.0f + vexp(m.beta * (error - m.threshold))), zero);
+      inliers += select((error < zero + m.threshold) & used, zero + 1.0f, zero);
     }
     sums[0] += total(soft);
     sums[1] += total(inliers);
   }
 }
 
-template <bool kRgbd>
-double rank(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m) {
-  double sum = 0;
+template <int kModel>
+void rank(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, double sums[2]) {
+  sums[0] = sums[1] = 0;
   for (int begin = 0; begin < count; begin += kBlock) {
     const int end = begin + kBlock < count ? begin + kBlock : count;
-    Vf wide = {};
+    Vf wide = {}, narrow = {};
     for (int k = begin; k < end; k += DSAC_LANES) {
-      const CameraPoint p = transform(s, q, k);
+      Vi valid;
+      const Vf square = squared_error<kModel>(s, q, m, k, &valid);
       const Vf zero = {};
-      const Vf a = load(s.a + k), b = load(s.b + k), pick = load(s.pick + k);
-      if (kRgbd) {
-        const Vf ex = p.x - a, ey = p.y - b, ez = p.z - load(s.c + k);
-        wide += pick / (1.0f + (ex * ex + ey * ey + ez * ez) * m.wide_inverse_square);
-      } else {
-        // 1 / (1 + (d / z)^2 / wide^2) as z^2 / (z^2 + d^2 / wide^2): one division.
-        const Vf dx = s.fx * (p.x - a * p.z), dy = s.fy * (p.y - b * p.z), zz = p.z * p.z;
-        const Vf share = pick * zz / (zz + (dx * dx + dy * dy) * m.wide_inverse_square);
-        wide += select(p.z > zero + m.min_depth, share, zero);
-      }
+      valid &= load(s.precision + k) > zero;
+      wide += select(valid, 1.0f / (1.0f + square * m.wide_inverse_square), zero);
+      narrow += select(valid, vmax(1.0f - square * m.narrow_inverse_square, zero), zero);
     }
-    sum += total(wide);
+    sums[0] += total(wide);
+    sums[1] += total(narrow);
   }
-  return sum;
 }
 
-template <bool kRgbd>
+template <int kModel>
 void errors(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, float* out) {
   for (int k = 0; k < count; k += DSAC_LANES) {
     Vi valid;
-    const Vf square = squared_error<kRgbd>(s, q, m, k, &valid);
+    const Vf square = squared_error<kModel>(s, q, m, k, &valid);
     const Vf ceiling = square - square + m.max_error;
     store(out + k, select(valid, vmin(vsqrt(square), ceiling), ceiling));
   }
 }
 
+template <int kModel>
+void error_squares(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, float* out) {
+  for (int k = 0; k < count; k += DSAC_LANES) {
+    Vi valid;
+    const Vf square = squared_error<kModel>(s, q, m, k, &valid);
+    store(out + k, select(valid, square, square - square + kInfinity));
+  }
+}
+
 struct Residual {
   CameraPoint p;      // camera point
-  Vf ux, uy, uz;      // unit ray (RGB)
-  Vf ex, ey, ez;      // residual, metres
+  Vf ux, uy, uz;      // kRay: unit ray; kPixel: f / p_z, and p_x / p_z, p_y / p_z
+  Vf vx;              // kPixel: the other f / p_z
+  Vf ex, ey, ez;      // residual
   Vi valid;
 };
 
-template <bool kRgbd>
+template <int kModel>
 DSAC_INLINE Residual residual(const CellPlanes& s, const PosePlanes& q, const ErrorPlanes& m, int k) {
   Residual r;
   r.p = transform(s, q, k);
   const Vf a = load(s.a + k), b = load(s.b + k), c = load(s.c + k);
   const Vf zero = a - a;
-  if (kRgbd) {
-    r.ux = r.uy = r.uz = zero;
+  r.valid = zero == zero;
+  r.ux = r.uy = r.uz = r.vx = r.ez = zero;
+  if (kModel == kPoint) {
     r.ex = r.p.x - a, r.ey = r.p.y - b, r.ez = r.p.z - c;
-    r.valid = zero == zero;
+  } else if (kModel == kPixel) {
+    r.valid = r.p.z > zero + m.min_depth;
+    const Vf inverse_z = 1.0f / select(r.valid, r.p.z, zero + 1.0f);
+    r.uy = r.p.x * inverse_z, r.uz = r.p.y * inverse_z;
+    r.ex = s.fx * (r.uy - a), r.ey = s.fy * (r.uz - b);
+    r.ux = s.fx * inverse_z, r.vx = s.fy * inverse_z;
   } else {
     r.ux = a * c, r.uy = b * c, r.uz = c;
     // The offset from the ray through its cross section at the point's depth: no cancellation of large terms.
@@ -167,91 +199,190 @@ DSAC_INLINE Residual residual(const CellPlanes& s, const PosePlanes& q, const Er
   return r;
 }
 
-template <bool kRgbd>
+template <int kModel>
 void residual_squares(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, float* out) {
   for (int k = 0; k < count; k += DSAC_LANES) {
-    const Residual r = residual<kRgbd>(s, q, m, k);
+    const Residual r = residual<kModel>(s, q, m, k);
     const Vf square = load(s.precision + k) * (r.ex * r.ex + r.ey * r.ey + r.ez * r.ez);
     store(out + k, select(r.valid, square, square - square + kInfinity));
   }
 }
 
-template <bool kRgbd>
+// Responsibilities of the inliers and the middle component for squared normalised residuals.
+struct Shares {
+  Vf inlier, middle, odds;  // odds: of either against the outliers
+};
+
+template <bool kMiddle>
+DSAC_INLINE Shares shares(Vf square, const MixturePlanes& mix) {
+  Shares r;
+  const Vf inlier = vexp(mix.inlier_log_odds - mix.inlier_gap * square);
+  const Vf middle = kMiddle ? vexp(mix.middle_log_odds - mix.middle_gap * square) : inlier - inlier;
+  r.odds = inlier + middle;
+  const Vf inverse = 1.0f / (1.0f + r.odds);
+  r.inlier = inlier * inverse;
+  r.middle = middle * inverse;
+  return r;
+}
+
+template <bool kMiddle>
+void mixture_kernel(const float* squares, int count, const MixturePlanes& mix, double sums[kMixtureSums]) {
+  for (int i = 0; i < kMixtureSums; ++i) sums[i] = 0;
+  for (int begin = 0; begin < count; begin += kBlock) {
+    const int end = begin + kBlock < count ? begin + kBlock : count;
+    Vf acc[kMixtureSums] = {};
+    for (int k = begin; k < end; k += DSAC_LANES) {
+      const Vf given = load(squares + k), zero = {};
+      const Vi valid = given < zero + kInfinity;
+      const Vf square = select(valid, given, zero);
+      const Shares r = shares<kMiddle>(square, mix);
+      const Vf inlier = select(valid, r.inlier, zero), middle = select(valid, r.middle, zero);
+      acc[0] += inlier;
+      acc[1] += inlier * square;
+      acc[2] += middle;
+      acc[3] += middle * square;
+      acc[4] += select(valid, zero + 1.0f, zero);
+      acc[5] += select(valid, vmin(square, zero + mix.square_clamp), zero);
+      acc[6] += select(valid, vlog(1.0f + r.odds) - mix.outlier_half_precision * square, zero);
+      // The weight w and q dw/dq at the square q: a share g_i changes by g_i (mean of all gaps - its own gap).
+      const Vf mean_gap = inlier * mix.inlier_gap + middle * mix.middle_gap;
+      const Vf by_inlier = inlier * mix.inlier_weight, by_middle = middle * mix.middle_weight;
+      acc[7] += by_inlier + by_middle;
+      acc[8] += square * (by_inlier * (mean_gap - mix.inlier_gap) + by_middle * (mean_gap - mix.middle_gap));
+    }
+    for (int i = 0; i < kMixtureSums; ++i) sums[i] += total(acc[i]);
+  }
+}
+
+// Adds w J^T J and w J^T e of the reprojection in pixels: its two rows by (omega, v).
+DSAC_INLINE void add_pixel_rows(const Residual& r, Vf w, Vf* acc) {
+  const Vf zero = w - w;
+  const Vf jx[6] = {-r.ux * r.uy * r.p.y, r.ux * (r.p.z + r.uy * r.p.x), -r.ux * r.p.y, r.ux, zero, -r.ux * r.uy};
+  const Vf jy[6] = {-r.vx * (r.p.z + r.uz * r.p.y), r.vx * r.uz * r.p.x, r.vx * r.p.x, zero, r.vx, -r.vx * r.uz};
+  int at = 12;
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) {
+    const Vf wx = w * jx[i], wy = w * jy[i];
+    acc[6 + i] += wx * r.ex + wy * r.ey;
+#pragma GCC unroll 6
+    for (int j = i; j < 6; ++j) acc[at++] += wx * jx[j] + wy * jy[j];
+  }
+}
+
+// The sums that the metric residuals' normal equations are put together from.
+template <int kModel>
+DSAC_INLINE void add_metric_rows(const Residual& r, Vf w, Vf* acc) {
+  const Vf px = r.p.x, py = r.p.y, pz = r.p.z;
+  const Vf wex = w * r.ex, wey = w * r.ey, wez = w * r.ez;
+  acc[6] += py * wez - pz * wey;
+  acc[7] += pz * wex - px * wez;
+  acc[8] += px * wey - py * wex;
+  acc[9] += wex;
+  acc[10] += wey;
+  acc[11] += wez;
+  const Vf wpx = w * px, wpy = w * py, wpz = w * pz;
+  acc[12] += w;
+  acc[13] += wpx;
+  acc[14] += wpy;
+  acc[15] += wpz;
+  acc[16] += wpx * px;
+  acc[17] += wpx * py;
+  acc[18] += wpx * pz;
+  acc[19] += wpy * py;
+  acc[20] += wpy * pz;
+  acc[21] += wpz * pz;
+  if (kModel == kPoint) return;
+  const Vf mx = py * r.uz - pz * r.uy, my = pz * r.ux - px * r.uz, mz = px * r.uy - py * r.ux;
+  const Vf wmx = w * mx, wmy = w * my, wmz = w * mz;
+  const Vf wux = w * r.ux, wuy = w * r.uy, wuz = w * r.uz;
+  acc[22] += wux * r.ux;
+  acc[23] += wux * r.uy;
+  acc[24] += wux * r.uz;
+  acc[25] += wuy * r.uy;
+  acc[26] += wuy * r.uz;
+  acc[27] += wuz * r.uz;
+  acc[28] += wmx * mx;
+  acc[29] += wmx * my;
+  acc[30] += wmx * mz;
+  acc[31] += wmy * my;
+  acc[32] += wmy * mz;
+  acc[33] += wmz * mz;
+  acc[34] += wmx * r.ux;
+  acc[35] += wmy * r.ux;
+  acc[36] += wmz * r.ux;
+  acc[37] += wmx * r.uy;
+  acc[38] += wmy * r.uy;
+  acc[39] += wmz * r.uy;
+  acc[40] += wmx * r.uz;
+  acc[41] += wmy * r.uz;
+  acc[42] += wmz * r.uz;
+}
+
+template <int kModel, bool kMiddle>
 void normal(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, const MixturePlanes& mix,
             double sums[kNormalSums]) {
+  constexpr int kSums = kModel == kPoint ? 22 : kModel == kPixel ? 33 : kNormalSums;
   for (int i = 0; i < kNormalSums; ++i) sums[i] = 0;
   for (int begin = 0; begin < count; begin += kBlock) {
     const int end = begin + kBlock < count ? begin + kBlock : count;
-    Vf acc[kNormalSums] = {};
+    Vf acc[kSums] = {};
     for (int k = begin; k < end; k += DSAC_LANES) {
-      const Residual r = residual<kRgbd>(s, q, m, k);
+      const Residual r = residual<kModel>(s, q, m, k);
       const Vf zero = {};
       const Vf precision = load(s.precision + k);
       const Vf square = precision * (r.ex * r.ex + r.ey * r.ey + r.ez * r.ez);
-      const Vf odds = vexp(mix.log_odds - mix.half_precision_gap * square);
-      const Vf inlier = select(r.valid, odds / (1.0f + odds), zero);
-      const Vf w = select(r.valid, precision * (mix.outlier_weight + inlier * mix.weight_gap), zero);
-
+      const Shares share = shares<kMiddle>(square, mix);
+      const Vf inlier = select(r.valid, share.inlier, zero), middle = select(r.valid, share.middle, zero);
+      Vf weight = mix.outlier_weight + inlier * mix.inlier_weight;
+      if (kMiddle) weight += middle * mix.middle_weight;
+      const Vf w = select(r.valid, precision * weight, zero);
       acc[0] += inlier;
       acc[1] += inlier * square;
-      acc[2] += select(r.valid, zero + 1.0f, zero);
-      acc[3] += select(r.valid, vmin(square, zero + mix.square_clamp), zero);
-      const Vf px = r.p.x, py = r.p.y, pz = r.p.z;
-      const Vf wex = w * r.ex, wey = w * r.ey, wez = w * r.ez;
-      acc[4] += py * wez - pz * wey;
-      acc[5] += pz * wex - px * wez;
-      acc[6] += px * wey - py * wex;
-      acc[7] += wex;
-      acc[8] += wey;
-      acc[9] += wez;
-      const Vf wpx = w * px, wpy = w * py, wpz = w * pz;
-      acc[10] += w;
-      acc[11] += wpx;
-      acc[12] += wpy;
-      acc[13] += wpz;
-      acc[14] += wpx * px;
-      acc[15] += wpx * py;
-      acc[16] += wpx * pz;
-      acc[17] += wpy * py;
-      acc[18] += wpy * pz;
-      acc[19] += wpz * pz;
-      if (!kRgbd) {
-        const Vf mx = py * r.uz - pz * r.uy, my = pz * r.ux - px * r.uz, mz = px * r.uy - py * r.ux;
-        const Vf wmx = w * mx, wmy = w * my, wmz = w * mz;
-        const Vf wux = w * r.ux, wuy = w * r.uy, wuz = w * r.uz;
-        acc[20] += wux * r.ux;
-        acc[21] += wux * r.uy;
-        acc[22] += wux * r.uz;
-        acc[23] += wuy * r.uy;
-        acc[24] += wuy * r.uz;
-        acc[25] += wuz * r.uz;
-        acc[26] += wmx * mx;
-        acc[27] += wmx * my;
-        acc[28] += wmx * mz;
-        acc[29] += wmy * my;
-        acc[30] += wmy * mz;
-        acc[31] += wmz * mz;
-        acc[32] += wmx * r.ux;
-        acc[33] += wmy * r.ux;
-        acc[34] += wmz * r.ux;
-        acc[35] += wmx * r.uy;
-        acc[36] += wmy * r.uy;
-        acc[37] += wmz * r.uy;
-        acc[38] += wmx * r.uz;
-        acc[39] += wmy * r.uz;
-        acc[40] += wmz * r.uz;
-      }
+      if (kMiddle) acc[2] += middle;
+      if (kMiddle) acc[3] += middle * square;
+      acc[4] += select(r.valid, zero + 1.0f, zero);
+      acc[5] += select(r.valid, vmin(square, zero + mix.square_clamp), zero);
+      if (kModel == kPixel)
+        add_pixel_rows(r, w, acc);
+      else
+        add_metric_rows<kModel>(r, w, acc);
     }
-    for (int i = 0; i < (kRgbd ? 20 : kNormalSums); ++i) sums[i] += total(acc[i]);
+    for (int i = 0; i < kSums; ++i) sums[i] += total(acc[i]);
+  }
+}
+
+// What the covariance is made of, per cell: weight (1 for an inlier of precision 1), residual and camera point. The
+// residual of kRay is taken in the cross section at the point's depth.
+template <int kModel, bool kMiddle>
+void fields(const CellPlanes& s, int count, const PosePlanes& q, const ErrorPlanes& m, const MixturePlanes& mix, FieldPlanes out) {
+  for (int k = 0; k < count; k += DSAC_LANES) {
+    const Residual r = residual<kModel>(s, q, m, k);
+    const Vf zero = {};
+    const Vf precision = load(s.precision + k);
+    const Shares share = shares<kMiddle>(precision * (r.ex * r.ex + r.ey * r.ey + r.ez * r.ez), mix);
+    Vf weight = share.inlier * mix.inlier_weight;
+    if (kMiddle) weight += share.middle * mix.middle_weight;
+    store(out.w + k, select(r.valid, precision * weight * (1.0f / mix.inlier_weight), zero));
+    store(out.ex + k, kModel == kRay ? r.p.x - load(s.a + k) * r.p.z : r.ex);
+    store(out.ey + k, kModel == kRay ? r.p.y - load(s.b + k) * r.p.z : r.ey);
+    store(out.ez + k, r.ez);
+    store(out.px + k, r.p.x);
+    store(out.py + k, r.p.y);
+    store(out.pz + k, r.p.z);
   }
 }
 
 static const KernelTable kTable = {
-    {score<false>, score<true>},
-    {rank<false>, rank<true>},
-    {errors<false>, errors<true>},
-    {residual_squares<false>, residual_squares<true>},
-    {normal<false>, normal<true>},
+    {score<kRay>, score<kPixel>, score<kPoint>},
+    {rank<kRay>, rank<kPixel>, rank<kPoint>},
+    {errors<kRay>, errors<kPixel>, errors<kPoint>},
+    {error_squares<kRay>, error_squares<kPixel>, error_squares<kPoint>},
+    {residual_squares<kRay>, residual_squares<kPixel>, residual_squares<kPoint>},
+    {{normal<kRay, false>, normal<kRay, true>}, {normal<kPixel, false>, normal<kPixel, true>},
+     {normal<kPoint, false>, normal<kPoint, true>}},
+    {mixture_kernel<false>, mixture_kernel<true>},
+    {{fields<kRay, false>, fields<kRay, true>}, {fields<kPixel, false>, fields<kPixel, true>},
+     {fields<kPoint, false>, fields<kPoint, true>}},
 };
 
 #undef DSAC_INLINE

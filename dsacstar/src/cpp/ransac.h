@@ -1,14 +1,11 @@
-// The RANSAC loop, written once over an estimator.
+// The search, written once over an estimator (estimators.h).
 //
-// An Estimator provides
-//   static constexpr int kSample;                                     cells in a sample
-//   int cells() const;                                                usable cells
-//   bool draw(Random&, int* sample) const;                            a sample of distinct cells; false: give up
-//   bool minimal(const int* sample, CameraPose*, double* error) const;  the sample's pose and its own worst error
-//   double threshold() const;                                         a hypothesis counts when error < threshold
-//   double rank(const CameraPose&, int count) const;                  higher is better, over the first `count` cells
-//   Mixture guess(const CameraPose&, int count);                      residuals' mixture under a rough pose
-//   Refinement refine(const CameraPose&, const Mixture&, int count, int rounds, double tolerance) const;
+// Hypotheses come in batches. The best of a batch by two scores (one with wide tails, for poses that are only roughly
+// right, one that counts only cells that agree) are refined for a few rounds on a subset of the cells; the choice among
+// them is made by how many cells agree at the threshold, or at the noise where that is larger. The search stops when
+// samples of inliers only have been drawn often enough, judged by the share of cells that agree with the best pose, and
+// that pose explains more than chance does; until then it goes on, with every second sample drawn among cells whose
+// neighbours are near. What the best pose leaves unexplained is searched for a second structure.
 //
 // Every hypothesis draws from its own stream hash(seed, index) and tries at most max_tries samples, so the run is
 // bounded and does not depend on the order of evaluation.
@@ -19,6 +16,8 @@
 #include <limits>
 #include <vector>
 
+#include "estimators.h"
+#include "policy.h"
 #include "random.h"
 #include "refine.h"
 
@@ -28,99 +27,266 @@ struct Hypothesis {
   CameraPose pose;
   int sample[4] = {0, 0, 0, 0};
   double error = std::numeric_limits<double>::infinity();  // the sample's own worst error under `pose`
-  bool valid = false;                                      // a pose exists
-  bool accepted = false;                                   // and its error is under the threshold
+  int tries = 0;
+  bool valid = false;     // a pose exists
+  bool accepted = false;  // and its error is under the threshold
 };
 
 // The first sample of the stream whose own error is under the threshold, else the best of max_tries samples.
 template <class Estimator>
-Hypothesis draw_hypothesis(const Estimator& estimator, uint64_t seed, uint64_t index, int max_tries) {
+Hypothesis draw_hypothesis(const Estimator& estimator, Draw how, uint64_t seed, uint64_t index, int max_tries) {
   Random random(seed, index);
   Hypothesis best;
-  for (int attempt = 0; attempt < max_tries; ++attempt) {
+  int attempt = 0;
+  while (attempt < max_tries) {
     Hypothesis h;
-    if (!estimator.draw(random, h.sample)) break;
+    ++attempt;
+    if (!estimator.draw(random, how, h.sample)) break;
     if (!estimator.minimal(h.sample, &h.pose, &h.error)) continue;
     h.valid = true;
     h.accepted = h.error < estimator.threshold();
     if (!best.valid || h.error < best.error) best = h;
     if (h.accepted) break;
   }
+  best.tries = attempt;
   return best;
 }
 
 struct RansacLimits {
-  int hypotheses = 64;
-  int max_tries = 16;      // samples per hypothesis
-  int subset = 1024;       // cells that rank the hypotheses
-  int candidates = 4;      // hypotheses refined on the subset
-  int trial_rounds = 6;    // rounds each of them gets to prove itself
-  int subset_rounds = 30;  // further rounds of the best
-  int second_rounds = 10;  // rounds of a second look with a narrow mixture
-  int max_rounds = 100;    // of the final refinement, over all cells
+  int hypotheses = 64;       // drawn, unless fewer are enough
+  int most_hypotheses = 1024;  // drawn where inliers are rare
+  int max_tries = 16;        // samples per hypothesis
+  int subset = 1024;         // cells that rank the hypotheses
+  int candidates = 4;        // hypotheses of a batch refined on the subset, by each score
+  int max_rounds = 100;      // of the final refinement, over all cells
 };
 
 struct RansacOutcome {
   Refinement best;
+  double sigma_power = 0;   // to which sigma counts
+  double narrow = 0;        // threshold at which the choice was made
+  Refinement second;        // another structure, refined on the subset; usable or there is none
+  double second_ratio = 0;  // its score over the best one's
   int rounds = 0;
+  int hypotheses = 0;
   bool found = false;
 };
 
 template <class Estimator>
-RansacOutcome ransac(Estimator& estimator, const RansacLimits& limits, uint64_t seed) {
-  constexpr double kSubsetTolerance = 0.03, kFinalTolerance = 0.01;  // standard deviations of the pose
-  struct Ranked {
-    double score;
+class Search {
+ public:
+  Search(Estimator& estimator, const RansacLimits& limits, uint64_t seed)
+      : estimator_(estimator), limits_(limits), seed_(seed), subset_(std::min(estimator.cells(), limits.subset)) {}
+
+  RansacOutcome run() {
+    if (estimator_.cells() < Estimator::kSample) return outcome_;
+    while (true) {
+      const int drawn = outcome_.hypotheses;
+      const int wanted = drawn == 0 ? std::min(policy::kFirstBatch, limits_.hypotheses)
+                         : drawn < limits_.hypotheses ? limits_.hypotheses
+                                                      : std::min(drawn + policy::kBatch, std::max(limits_.most_hypotheses, limits_.hypotheses));
+      if (drawn == wanted) break;
+      draw_batch(wanted);
+      try_batch(drawn);
+      if (!trials_.empty()) choose();
+      if (enough()) break;
+    }
+    if (trials_.empty()) return outcome_;
+    finish();
+    return outcome_;
+  }
+
+ private:
+  struct Drawn {
+    Ranks ranks;
     CameraPose pose;
+    double prior;
   };
-  RansacOutcome outcome;
-  const int cells = estimator.cells();
-  if (cells < Estimator::kSample) return outcome;
-  const int subset = std::min(cells, limits.subset);
+  struct Trial {
+    Refinement refined;
+    double power;  // of sigma
+    double score;
+  };
 
-  // The best hypotheses, best first, ties by index.
-  std::vector<Ranked> top;
-  top.reserve(static_cast<size_t>(limits.candidates) + 1);
-  for (int index = 0; index < limits.hypotheses; ++index) {
-    const Hypothesis h = draw_hypothesis(estimator, seed, static_cast<uint64_t>(index), limits.max_tries);
-    if (!h.valid) continue;
-    const double score = estimator.rank(h.pose, subset);
-    if (static_cast<int>(top.size()) == limits.candidates && !(score > top.back().score)) continue;
-    const auto place = std::find_if(top.begin(), top.end(), [&](const Ranked& r) { return score > r.score; });
-    top.insert(place, {score, h.pose});
-    if (static_cast<int>(top.size()) > limits.candidates) top.pop_back();
+  Draw way(int index) const {
+    const bool first = index < limits_.hypotheses;
+    if (index % 2 == 1 && estimator_.weighted()) return Draw::kBySigma;
+    if (!first && index % (estimator_.weighted() ? 4 : 2) == 0) return Draw::kGuided;
+    return Draw::kUniform;
   }
-  if (top.empty()) return outcome;
 
-  const auto refine = [&](const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) {
-    const Refinement refined = estimator.refine(pose, mixture, count, rounds, tolerance);
-    outcome.rounds += refined.rounds;
+  void draw_batch(int until) {
+    if (outcome_.hypotheses >= limits_.hypotheses) estimator_.prepare_guide();
+    for (int& index = outcome_.hypotheses; index < until; ++index) {
+      const Draw how = way(index);
+      const Hypothesis h = draw_hypothesis(estimator_, how, seed_, static_cast<uint64_t>(index), limits_.max_tries);
+      tries_[static_cast<int>(how)] += h.tries;
+      if (!h.valid) continue;
+      drawn_.push_back({estimator_.rank(h.pose, subset_, estimator_.threshold()), h.pose, estimator_.prior_square(h.pose)});
+    }
+  }
+
+  // Refines the best of the hypotheses from `begin` on by either score, each kind of pose once.
+  void try_batch(int begin) {
+    (void)begin;
+    std::vector<const Drawn*> chosen;
+    const auto take = [&](auto better) {
+      std::vector<const Drawn*> order;
+      for (size_t i = tried_; i < drawn_.size(); ++i) order.push_back(&drawn_[i]);
+      const size_t kept = std::min(order.size(), static_cast<size_t>(limits_.candidates));
+      std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(), [&](const Drawn* a, const Drawn* b) {
+        const bool a_far = a->prior > policy::kPriorGate, b_far = b->prior > policy::kPriorGate;
+        if (a_far != b_far) return b_far;
+        if (better(*a) != better(*b)) return better(*a) > better(*b);
+        return a < b;
+      });
+      for (size_t i = 0; i < kept; ++i) {
+        bool fresh = true;
+        for (const Drawn* other : chosen)
+          fresh &= other != order[i] && estimator_.displacement(other->pose, order[i]->pose) > policy::kSamePose * estimator_.threshold();
+        if (fresh) chosen.push_back(order[i]);
+      }
+    };
+    take([](const Drawn& d) { return d.ranks.wide; });
+    take([](const Drawn& d) { return d.ranks.narrow; });
+    tried_ = drawn_.size();
+    for (const double power : {0.0, 1.0}) {
+      if (power > 0.0 && !estimator_.weighted()) break;
+      if (estimator_.weighted()) estimator_.use_sigma(power);
+      for (const Drawn* candidate : chosen)
+        trials_.push_back({refine(candidate->pose, estimator_.guess(candidate->pose, subset_), subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
+    }
+  }
+
+  Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) {
+    RefineLimits limits;
+    limits.max_rounds = rounds, limits.tolerance = tolerance;
+    const Refinement refined = estimator_.refine(pose, mixture, count, limits);
+    outcome_.rounds += refined.rounds;
     return refined;
-  };
-  double best_score = -1.0;
-  for (const Ranked& candidate : top) {
-    const Mixture mixture = estimator.guess(candidate.pose, subset);
-    const Refinement trial = refine(candidate.pose, mixture, subset, limits.trial_rounds, kSubsetTolerance);
-    const double score = estimator.rank(trial.pose, subset);
-    if (score > best_score) best_score = score, outcome.best = trial;
   }
-  outcome.found = true;
-  if (!outcome.best.converged && subset < cells)
-    outcome.best = refine(outcome.best.pose, outcome.best.mixture, subset, limits.subset_rounds, kSubsetTolerance);
-  // EM may have settled with an inlier component as wide as the outliers: look once whether a narrow one fits better.
-  Mixture narrow = outcome.best.mixture;
-  narrow.outlier_var = 2.0 * narrow.inlier_var;
-  narrow.inlier_var /= 9.0;
-  narrow.inlier_share = 0.5;
-  narrow.outliers_pull = false;
-  const Refinement second = refine(outcome.best.pose, narrow, subset, limits.second_rounds, kSubsetTolerance);
-  if (estimator.rank(second.pose, subset) > 1.01 * estimator.rank(outcome.best.pose, subset)) outcome.best = second;
-  // From here on outliers no longer pull: close to the optimum their wide basin only biases.
-  Mixture mixture = outcome.best.mixture;
-  mixture.outliers_pull = false;
-  const Refinement all = refine(outcome.best.pose, mixture, cells, limits.max_rounds, kFinalTolerance);
-  if (all.usable) outcome.best = all;
-  return outcome;
+
+  double score(const CameraPose& pose) const {
+    return estimator_.rank(pose, subset_, outcome_.narrow).narrow - 0.5 * estimator_.prior_square(pose);
+  }
+
+  // The trial that most cells agree with, at the threshold or at the noise of the one that agrees best there.
+  void choose() {
+    outcome_.narrow = estimator_.threshold();
+    best_ = arg_best();
+    const double noise = estimator_.noise(trials_[best_].refined.pose, subset_);
+    outcome_.narrow = std::max(estimator_.threshold(), policy::kScalesOfNoise * noise);
+    if (outcome_.narrow > estimator_.threshold()) best_ = arg_best();
+  }
+
+  size_t arg_best() {
+    size_t best = 0;
+    for (size_t i = 0; i < trials_.size(); ++i) {
+      trials_[i].score = score(trials_[i].refined.pose);
+      if (trials_[i].score > trials_[best].score) best = i;
+    }
+    return best;
+  }
+
+  bool enough() {
+    if (trials_.empty()) return false;
+    const CameraPose& pose = trials_[best_].refined.pose;
+    const Agreement share = estimator_.agreement(pose, subset_, outcome_.narrow);
+    const auto power = [](double x) { return Estimator::kSample == 4 ? x * x * x * x : x * x * x; };
+    const double good = tries_[0] * power(share.uniform) + tries_[1] * power(share.by_sigma) + tries_[2] * power(share.guided);
+    return good > policy::kEnoughSamples && estimator_.false_alarms(pose, std::min(subset_, 512), 1.0) < std::log(policy::kFalseAlarms);
+  }
+
+  // Convergence on the subset, the worth of sigma, a second look, a second structure, then all cells.
+  void finish() {
+    outcome_.found = true;
+    Trial best = trials_[best_];
+    if (estimator_.weighted()) {
+      outcome_.sigma_power = estimator_.sigma_power(best.refined.pose, subset_);
+      estimator_.use_sigma(outcome_.sigma_power);
+      if (outcome_.sigma_power != best.power) best.refined = refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_, policy::kTrialRounds, policy::kSubsetTolerance);
+    }
+    if (!best.refined.converged)
+      best.refined = keep_better(best.refined, refine(best.refined.pose, best.refined.mixture, subset_, policy::kSubsetRounds, policy::kSubsetTolerance), 1.0);
+    // EM may have settled with an inlier component that holds more than one kind of cell: look once whether a narrower
+    // one agrees better.
+    if (policy::kScalesOfNoise * estimator_.noise(best.refined.pose, subset_) > 0.5 * estimator_.threshold()) {
+      Mixture narrow = best.refined.mixture;
+      narrow.outlier_var = std::max(2.0 * narrow.inlier_var, narrow.outlier_var);
+      narrow.inlier_var /= 9.0;
+      narrow.inlier_share = 0.5;
+      best.refined = keep_better(best.refined, refine(best.refined.pose, narrow, subset_, policy::kSecondRounds, policy::kSubsetTolerance), 1.01);
+    }
+    outcome_.best = best.refined;
+    find_second();
+    if (subset_ < estimator_.cells() || !outcome_.best.converged) {
+      const Refinement all = refine(outcome_.best.pose, outcome_.best.mixture, estimator_.cells(), limits_.max_rounds, policy::kFinalTolerance);
+      if (all.usable) outcome_.best = all;
+    }
+    use_middle();
+  }
+
+  Refinement keep_better(const Refinement& now, const Refinement& other, double factor) {
+    if (!other.usable) return now;
+    const double a = score(now.pose), b = score(other.pose);
+    return b > (a > 0.0 ? factor * a : a) || (factor == 1.0 && b >= 0.99 * a) ? other : now;
+  }
+
+  // Heavier tails than a Gaussian's get a component of their own, unless the pose moves by more than noise explains:
+  // then it is not noise but another structure.
+  void use_middle() {
+    Mixture three = outcome_.best.mixture;
+    if (!estimator_.heavier_tails(outcome_.best.pose, subset_, &three)) return;
+    const Refinement heavy = refine(outcome_.best.pose, three, estimator_.cells(), limits_.max_rounds, policy::kFinalTolerance);
+    if (!heavy.usable || heavy.mixture.middle_share < policy::kMiddleShare) return;
+    Vector6d shift;
+    const Eigen::AngleAxisd turn(heavy.pose.R * outcome_.best.pose.R.transpose());
+    shift << turn.angle() * turn.axis(), heavy.pose.t - turn * outcome_.best.pose.t;
+    if (shift.dot(outcome_.best.H * shift) < 6.0 * policy::kMiddleShift) outcome_.best = heavy;
+  }
+
+  // The best hypothesis for the cells that the best pose leaves unexplained, if it explains more of them than chance.
+  void find_second() {
+    constexpr int kFewest = 16;
+    Cells rest;
+    estimator_.unexplained(outcome_.best.pose, subset_, outcome_.narrow, &rest);
+    if (rest.count < std::max(kFewest, subset_ / 12)) return;
+    Estimator others = estimator_.over(&rest);
+    const Drawn* best = nullptr;
+    double best_score = 0;
+    for (const Drawn& d : drawn_) {
+      if (d.prior > policy::kPriorGate) continue;
+      const Ranks ranks = others.rank(d.pose, rest.count, outcome_.narrow);
+      const double score = ranks.narrow + 0.2 * ranks.wide;
+      if (score > best_score) best_score = score, best = &d;
+    }
+    if (best == nullptr) return;
+    RefineLimits limits;
+    limits.max_rounds = policy::kTrialRounds + policy::kSecondRounds, limits.tolerance = policy::kSubsetTolerance;
+    Refinement second = others.refine(best->pose, others.guess(best->pose, rest.count), rest.count, limits);
+    outcome_.rounds += second.rounds;
+    if (!second.usable || others.false_alarms(second.pose, rest.count, 1.0) > std::log(policy::kFalseAlarms)) return;
+    if (estimator_.displacement(outcome_.best.pose, second.pose) < outcome_.narrow) return;
+    const double first_score = score(outcome_.best.pose), second_score = score(second.pose);
+    if (second_score > first_score) std::swap(outcome_.best, second);
+    outcome_.second = second;
+    outcome_.second_ratio = std::clamp(std::min(first_score, second_score) / std::max({first_score, second_score, 1e-9}), 0.0, 1.0);
+  }
+
+  Estimator& estimator_;
+  const RansacLimits limits_;
+  const uint64_t seed_;
+  const int subset_;
+  RansacOutcome outcome_;
+  std::vector<Drawn> drawn_;
+  std::vector<Trial> trials_;
+  size_t tried_ = 0, best_ = 0;
+  double tries_[3] = {0, 0, 0};
+};
+
+template <class Estimator>
+RansacOutcome ransac(Estimator& estimator, const RansacLimits& limits, uint64_t seed) {
+  return Search<Estimator>(estimator, limits, seed).run();
 }
 
 }  // namespace dsacstar

@@ -6,32 +6,53 @@
 #include <cmath>
 
 namespace dsacstar {
-namespace {
 
-constexpr double kVarianceFloor = 1e-10;    // of s1^2: exact input must not drive the weights to infinity
-// s2^2 / s1^2 stays above this: low while the inlier component still shrinks towards the inliers, high once it has,
-// where overlapping components would only trade cells slowly.
-constexpr double kSeparationPulling = 4.0, kSeparationFinal = 16.0;
-constexpr int kQuartileCells = 256;         // enough for quartiles
-constexpr double kMixtureTolerance = 0.03;  // relative change of s1^2 in a last round
-constexpr double kLongestTurn = 0.5;        // radians in one round
+using namespace policy;
 
-}  // namespace
+Consensus find_consensus(float* squares, int count, double d, double farthest_square) {
+  float* end = std::remove_if(squares, squares + count, [](float v) { return !std::isfinite(v); });
+  const int n = static_cast<int>(end - squares);
+  Consensus out;
+  if (n < 4) return out;
+  std::sort(squares, end);
+  // The range that outliers spread over: all but the last few, which may lie anywhere.
+  const double range = std::min<double>(std::max<double>(squares[(19 * n) / 20], 1e-20), farthest_square);
+  const double all = count;
+  double best = -1.0;
+  int agree = std::max(4, n / 10);
+  for (int k = std::max(4, count / 32); k <= n; k += std::max(1, n / 64)) {
+    const double square = std::max<double>(squares[k - 1], 1e-20);
+    const double chance = std::pow(std::min(square / range, 1.0), 0.5 * d);
+    const double share = (k - 3) / all;
+    if (!(share > chance) || chance >= 1.0) continue;
+    const double rest = std::max(1.0 - share, 1e-9);
+    const double entropy = share * std::log(share / chance) + rest * std::log(rest / (1.0 - chance));
+    if (entropy > best) best = entropy, agree = k;
+  }
+  out.share = agree / all;
+  // The radius holds most of the inliers: take their spread from the middle of what it holds, as a Gaussian's median.
+  const double median_of_chi2 = d == 3.0 ? 2.366 : 1.386;
+  out.var = std::max<double>(squares[agree / 2], kVarianceFloor) / median_of_chi2;
+  double sum = 0;
+  int outliers = 0;
+  for (int k = agree; k < n; ++k)
+    if (squares[k] > 9.0 * out.var) sum += std::min<double>(squares[k], farthest_square), ++outliers;
+  out.outlier_var = outliers > 0 ? sum / (d * outliers) : 0.0;
+  return out;
+}
 
-template <bool kRgbd>
+template <Model kModel>
 Mixture guess_mixture(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* scratch) {
-  // Quartiles of a chi-square variable with the residual's 2 or 3 degrees of freedom.
-  constexpr double kFirst = kRgbd ? 0.5844 : 0.2107, kThird = kRgbd ? 4.1083 : 2.7726;
-  count = std::min(count, kQuartileCells);
-  squared_residuals<kRgbd>(cells, count, pose, model, scratch);
-  float* end = std::remove_if(scratch, scratch + count, [](float v) { return !std::isfinite(v); });
-  const std::ptrdiff_t n = end - scratch;
+  count = std::min(count, kGuessCells);
+  squared_residuals<kModel>(cells, count, pose, model, scratch);
+  // Nothing farther than a few scenes away is told apart; in pixels, nothing farther than a few images.
+  const double far = kModel == Model::kPixel ? 4.0 * std::max(cells.fx, cells.fy) : 8.0 * cells.extent;
+  const Consensus found = find_consensus(scratch, count, dimensions(kModel), far * far);
   Mixture mixture;
-  if (n == 0) return mixture;
-  std::nth_element(scratch, scratch + n / 10, end);
-  mixture.inlier_var = std::max<double>(scratch[n / 10] / kFirst, kVarianceFloor);
-  std::nth_element(scratch + n / 10, scratch + 3 * n / 4, end);
-  mixture.outlier_var = std::max<double>(scratch[3 * n / 4] / kThird, 2.0 * kSeparationPulling * mixture.inlier_var);
+  if (!(found.var > 0.0)) return mixture;
+  mixture.inlier_var = found.var;
+  mixture.outlier_var = std::max(found.outlier_var, kSeparationFinal * found.var);
+  mixture.inlier_share = std::clamp(found.share, 0.05, 0.95);
   return mixture;
 }
 
@@ -42,21 +63,22 @@ double depth_gate(const Cells& cells, int count, const CameraPose& pose) {
   if (n == 0) return 0.0;
   for (int k = 0; k < n; ++k) depths[static_cast<size_t>(k)] = pose.apply(cells.world(k)).z();
   std::nth_element(depths.begin(), depths.begin() + n / 2, depths.begin() + n);
-  return 0.1 * std::max(depths[static_cast<size_t>(n / 2)], 0.0);
+  return kDepthGate * std::max(depths[static_cast<size_t>(n / 2)], 0.0);
 }
 
-template <bool kRgbd>
+template <Model kModel>
 Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,
-                       const ErrorModel& error_model, int max_rounds, double tolerance) {
+                       const ErrorModel& error_model, const PosePrior& prior, const RefineLimits& limits) {
   ErrorModel model = error_model;
-  model.min_depth = std::max(model.min_depth, static_cast<float>(depth_gate(cells, count, pose)));
-  constexpr double kDimensions = kRgbd ? 3.0 : 2.0;
+  if (kModel != Model::kPoint)
+    model.min_depth = std::max(model.min_depth, static_cast<float>(depth_gate(cells, count, pose)));
   Refinement out;
   out.pose = pose;
   out.mixture = mixture;
-  for (out.rounds = 0; out.rounds < max_rounds; ++out.rounds) {
+  for (out.rounds = 0; out.rounds < limits.max_rounds; ++out.rounds) {
     Mixture& mix = out.mixture;
-    const NormalSums sums = normal_equations<kRgbd>(cells, count, out.pose, mix, 25.0 * mix.outlier_var, model);
+    NormalSums sums = normal_equations<kModel>(cells, count, out.pose, mix, 25.0 * mix.outlier_var, model);
+    prior.add_normal_equations(out.pose, limits.prior_weight, &sums.H, &sums.g);
     if (!(sums.count >= 3.0) || !sums.H.allFinite() || !sums.g.allFinite()) break;
     // Scaled to a unit diagonal: rotation and translation have different units.
     const Vector6d scale = sums.H.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
@@ -79,13 +101,8 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
     out.usable = true;
 
     const double previous = mix.inlier_var;
-    const double outliers = sums.count - sums.inliers;
-    mix.inlier_var = std::max(sums.inlier_square / (kDimensions * std::max(sums.inliers, 1e-3)), kVarianceFloor);
-    mix.outlier_var = std::max(sums.square - sums.inlier_square, 0.0) / (kDimensions * std::max(outliers, 1e-3));
-    const double separation = mix.outliers_pull ? kSeparationPulling : kSeparationFinal;
-    mix.outlier_var = std::max(mix.outlier_var, separation * mix.inlier_var);
-    mix.inlier_share = std::clamp(sums.inliers / sums.count, 1e-3, 1.0 - 1e-3);
-    if (step_square < tolerance * tolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
+    update_mixture(sums, dimensions(kModel), &mix);
+    if (step_square < limits.tolerance * limits.tolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
       ++out.rounds;
       out.converged = true;
       break;
@@ -94,11 +111,13 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
   return out;
 }
 
-template Mixture guess_mixture<false>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
-template Mixture guess_mixture<true>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);
-template Refinement refine_pose<false>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int,
-                                       double);
-template Refinement refine_pose<true>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&, int,
-                                       double);
+#define DSAC_FOR_MODEL(M)                                                                                            \
+  template Mixture guess_mixture<M>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);                \
+  template Refinement refine_pose<M>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&,        \
+                                     const PosePrior&, const RefineLimits&);
+DSAC_FOR_MODEL(Model::kRay)
+DSAC_FOR_MODEL(Model::kPixel)
+DSAC_FOR_MODEL(Model::kPoint)
+#undef DSAC_FOR_MODEL
 
 }  // namespace dsacstar

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "cells.h"
+#include "prior.h"
 #include "ransac.h"
 
 namespace dsacstar {
@@ -14,18 +16,25 @@ struct SolveOptions {
   double threshold = 10;      // pixels (RGB), metres (RGB-D)
   double inlier_alpha = 100;  // the reported score is inlier_alpha / cells * soft inlier count
   double max_error = 100;     // errors are clamped here, same unit as threshold
+  bool pixel_residual = false;  // RGB: refine by pixels (exact points, noisy pixels) instead of metres
   int threads = 0;            // over the images of a batch; 0: one per CPU
 };
 
 struct SolveResult {
-  bool success = false;  // more cells agree with the pose than chance explains
-  CameraPose cam_from_world;               // the identity without success
-  Matrix6d covariance = Matrix6d::Zero();  // of (rotation vector in the camera frame, camera centre in the world); infinite without success
+  bool success = false;        // the pose explains more cells than chance does
+  double confidence = 0;       // probability that the pose is right and near the truth, see confidence_of in solver.cpp
+  CameraPose cam_from_world;   // the best pose found, success or not; the identity where there is none
+  Matrix6d covariance = Matrix6d::Zero();  // of (rotation vector in the camera frame, camera centre in the world)
   double score = 0;
   int inliers = 0;
   int rounds = 0;
+  int hypotheses = 0;          // drawn
+  double sigma_power = 0;      // to which sigma counted: 0 not at all, 1 as given
+  double noise = 0;            // s1, the inliers' measured standard deviation, metres (or pixels); per sigma^power
   double seconds = 0;
   std::vector<uint8_t> inlier_mask;  // [h, w]
+  CameraPose alternative;      // a second structure's pose
+  double alternative_ratio = 0;  // its score over the best one's, 0 where there is none
 };
 
 // Memory reused from image to image.
@@ -34,11 +43,13 @@ struct Workspace {
   std::vector<float> scratch;
 };
 
-void solve_image(const GridInput& input, const SolveOptions& options, uint64_t seed, Workspace* workspace,
-                 SolveResult* result);
+void solve_image(const GridInput& input, const PosePrior& prior, const SolveOptions& options, uint64_t seed,
+                 Workspace* workspace, SolveResult* result);
 
-// Image i draws from hash(seed, i).
-void solve_batch(const std::vector<GridInput>& inputs, const SolveOptions& options, uint64_t seed,
-                 std::vector<SolveResult>* results);
+// Every image draws from the same seed, so that its answer depends on neither its place in the batch nor the threads.
+// `priors` is empty or holds one per image. `interrupted` is asked every few milliseconds by the calling thread; once it
+// says true, images not begun are left out and false is returned.
+bool solve_batch(const std::vector<GridInput>& inputs, const std::vector<PosePrior>& priors, const SolveOptions& options,
+                 uint64_t seed, const std::function<bool()>& interrupted, std::vector<SolveResult>* results);
 
 }  // namespace dsacstar

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsacstar._core import instruction_set
 from dsacstar.published import backward_rgb, backward_rgbd, forward_rgb, forward_rgbd
-from dsacstar.solving import RansacOptions, Result, solve
+from dsacstar.solving import Alternative, Priors, RansacOptions, Result, solve
 
 if TYPE_CHECKING:
     from dsacstar.torch_loss import LossOptions, PoseLoss
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 __version__ = "2.0.0"
 
 __all__ = [
+    "Alternative",
     "LossOptions",
     "PoseLoss",
+    "Priors",
     "RansacOptions",
     "Result",
     "__version__",

@@ -112,3 +112,15 @@ def real_number(value: Any, name: str, *, least: float | None = None, above: flo
     if above is not None and number <= above:
         raise ValueError(f"{name} is {number}, expected more than {above}")
     return number
+
+
+def check_clamp(clamp: Any, name: str, threshold: float, threshold_name: str) -> float:
+    """A clamp of errors, which must leave room for what the threshold decides.
+
+    Raises:
+        TypeError: not a number. ValueError: not positive, or below the threshold.
+    """
+    number = real_number(clamp, name, above=0.0)
+    if number < threshold:
+        raise ValueError(f"{name} is {number}, below {threshold_name} {threshold}: every error would be an inlier's")
+    return number

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from dsacstar import _core
-from dsacstar.arrays import float_array, output_array, real_number, whole_number
-from dsacstar.solving import LARGEST_SEED, MOST_HYPOTHESES, RansacOptions
+from dsacstar.arrays import check_clamp, float_array, output_array, real_number, whole_number
+from dsacstar.solving import CM_PER_M, LARGEST_SEED, MOST_HYPOTHESES, RansacOptions, near_origin
 
 logger = logging.getLogger("dsacstar")
 
 # The published forward functions have no seed argument; they are deterministic all the same.
 FORWARD_SEED = 1305
-CM_PER_M = 100.0
 # Samples per hypothesis before it is given up as invalid.
 BACKWARD_TRIES = 1000
 
@@ -44,19 +43,20 @@ def forward_rgb(
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range, named.
     """
-    coords = float_array(scene_coordinates, "scene_coordinates", (1, 3, None, None))
+    coords, origins_13 = near_origin(scene_coordinates, "scene_coordinates", 1)
     out = output_array(out_pose, "out_pose", (4, 4))
     focal = real_number(focal_length, "focal_length", above=0.0)
     intrinsics = np.array([[focal, focal, real_number(cx, "cx"), real_number(cy, "cy")]])
     return _forward(
         coords,
+        origins_13[0],
         out,
         None,
         intrinsics,
         hypotheses=whole_number(hypotheses, "hypotheses", 1, MOST_HYPOTHESES),
         threshold=real_number(threshold_px, "threshold_px", above=0.0),
         inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
-        max_error=real_number(max_reprojection_px, "max_reprojection_px", above=0.0),
+        max_error=check_clamp(max_reprojection_px, "max_reprojection_px", threshold_px, "threshold_px"),
         subsampling=real_number(subsampling, "subsampling", above=0.0),
     )
 
@@ -78,18 +78,19 @@ def forward_rgbd(
         threshold_cm, max_distance_cm: inlier threshold and clamp of the distance, centimetres.
     Returns, Raises: as forward_rgb.
     """
-    coords = float_array(scene_coordinates, "scene_coordinates", (1, 3, None, None))
+    coords, origins_13 = near_origin(scene_coordinates, "scene_coordinates", 1)
     camera = float_array(camera_coordinates, "camera_coordinates", coords.shape)
     out = output_array(out_pose, "out_pose", (4, 4))
     return _forward(
         coords,
+        origins_13[0],
         out,
         camera,
         None,
         hypotheses=whole_number(hypotheses, "hypotheses", 1, MOST_HYPOTHESES),
         threshold=real_number(threshold_cm, "threshold_cm", above=0.0) / CM_PER_M,
         inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
-        max_error=real_number(max_distance_cm, "max_distance_cm", above=0.0) / CM_PER_M,
+        max_error=check_clamp(max_distance_cm, "max_distance_cm", threshold_cm, "threshold_cm") / CM_PER_M,
         subsampling=1.0,
     )
 
@@ -142,7 +143,7 @@ def backward_rgb(
         w_trans=real_number(w_trans, "w_trans", least=0.0),
         soft_clamp=real_number(soft_clamp, "soft_clamp", least=0.0),
         inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
-        max_error=real_number(max_reprojection_px, "max_reprojection_px", above=0.0),
+        max_error=check_clamp(max_reprojection_px, "max_reprojection_px", threshold_px, "threshold_px"),
         subsampling=real_number(subsampling, "subsampling", above=0.0),
         seed=whole_number(seed, "seed", 0, LARGEST_SEED),
     )
@@ -181,7 +182,7 @@ def backward_rgbd(
         w_trans=real_number(w_trans, "w_trans", least=0.0),
         soft_clamp=real_number(soft_clamp, "soft_clamp", least=0.0),
         inlier_alpha=real_number(inlier_alpha, "inlier_alpha", least=0.0),
-        max_error=real_number(max_distance_cm, "max_distance_cm", above=0.0) / CM_PER_M,
+        max_error=check_clamp(max_distance_cm, "max_distance_cm", threshold_cm, "threshold_cm") / CM_PER_M,
         subsampling=1.0,
         seed=whole_number(seed, "seed", 0, LARGEST_SEED),
     )
@@ -219,14 +220,19 @@ def _backward(
     return float(loss)
 
 
-def _forward(coords: np.ndarray, out: np.ndarray, camera: np.ndarray | None, intrinsics: np.ndarray | None, **limits: Any) -> bool:
+def _forward(
+    coords: np.ndarray, origin_3: np.ndarray, out: np.ndarray, camera: np.ndarray | None, intrinsics: np.ndarray | None, **limits: Any
+) -> bool:
     defaults = RansacOptions()
-    ((success, pose, *_),) = _core.solve(
+    (row,) = _core.solve(
         scene_coords=coords,
         camera_coords=camera,
         intrinsics=intrinsics,
         sigma=None,
         mask=None,
+        priors=None,
+        most_hypotheses=defaults.max_hypotheses,
+        pixel_residual=False,
         max_tries=defaults.max_tries,
         candidates=defaults.candidates,
         max_rounds=defaults.max_rounds,
@@ -234,8 +240,10 @@ def _forward(coords: np.ndarray, out: np.ndarray, camera: np.ndarray | None, int
         seed=FORWARD_SEED,
         **limits,
     )
-    if not success:
+    pose = row["pose"]
+    pose[:3, 3] += origin_3
+    if not row["success"]:
         logger.warning("no pose found: the scene coordinates support none better than chance")
         pose = np.eye(4)
     out[...] = pose
-    return bool(success)
+    return bool(row["success"])
