@@ -23,7 +23,21 @@ TOLERANCE = 1e-3  # relative; central differences of step h leave h^2 curvature 
 
 def loss_rgb(view: View, coords_13hw: np.ndarray, gradient_13hw: np.ndarray, seed: int, truth: np.ndarray) -> float:
     return dsacstar.backward_rgb(
-        coords_13hw, gradient_13hw, truth, 16, 10, view.focal_px, view.cx, view.cy, 1, 1, 100, 100, 100, view.subsampling, seed
+        coords_13hw,
+        gradient_13hw,
+        truth,
+        16,
+        10,
+        view.focal_px,
+        view.cx,
+        view.cy,
+        1,
+        1,
+        100,
+        100,
+        100,
+        view.subsampling,
+        seed,
     )
 
 
@@ -64,7 +78,9 @@ def main() -> None:
         for noise_m, outlier_share in ((0.5, 0.0), (1.0, 0.3), (2.0, 0.5)):
             errors = relative_errors(loss, arguments.problems, arguments.directions, noise_m, outlier_share)
             label = f"{name}, {noise_m} m, {outlier_share:.0%} outliers"
-            print(f"{label:28}{np.median(errors):10.1e}{np.quantile(errors, 0.9):10.1e}{(errors < TOLERANCE).mean():14.1%}{len(errors):8}")
+            print(
+                f"{label:28}{np.median(errors):10.1e}{np.quantile(errors, 0.9):10.1e}{(errors < TOLERANCE).mean():14.1%}{len(errors):8}"
+            )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def with_sigma(coords_13hw, intrinsics, sigma_1hw, **settings) -> list[dsacstar.
 
 def ours_forward(view: View, matches: Matches) -> np.ndarray:
     out = np.zeros((4, 4))
-    dsacstar.forward_rgb(view.coords_13hw, out, 64, THRESHOLD_PX, view.focal_px, view.cx, view.cy, 100, 100, view.subsampling)
+    dsacstar.forward_rgb(
+        view.coords_13hw, out, 64, THRESHOLD_PX, view.focal_px, view.cx, view.cy, 100, 100, view.subsampling
+    )
     return out
 
 
@@ -93,12 +95,18 @@ def with_poselib(limits: dict) -> Callable[[Matches], Answer | None]:
     def run(matches: Matches) -> Answer | None:
         import poselib
 
-        camera = {"model": "PINHOLE", "width": matches.size_px[0], "height": matches.size_px[1], "params": matches.intrinsics}
+        camera = {
+            "model": "PINHOLE",
+            "width": matches.size_px[0],
+            "height": matches.size_px[1],
+            "params": matches.intrinsics,
+        }
         options = {"max_reproj_error": matches.threshold_px, **limits}
         pose, info = poselib.estimate_absolute_pose(matches.pixels_N2, matches.points_N3, camera, options, {})
         return inverse_of(pose.R, pose.t), info["inlier_ratio"]
 
     return run
+
 
 def with_opencv(flags: dict) -> Callable[[Matches], Answer | None]:
     def run(matches: Matches) -> Answer | None:
@@ -128,7 +136,9 @@ def with_opencv_usac(method: int) -> Callable[[Matches], Answer | None]:
         params.threshold, params.maxIterations, params.confidence = matches.threshold_px, ITERATIONS, 0.9999
         params.score = cv2.SCORE_METHOD_MAGSAC if method == cv2.USAC_MAGSAC else cv2.SCORE_METHOD_MSAC
         params.loMethod = cv2.LOCAL_OPTIM_SIGMA if method == cv2.USAC_MAGSAC else cv2.LOCAL_OPTIM_INNER_LO
-        found, _, rotation, t, inliers = cv2.solvePnPRansac(matches.points_N3, matches.pixels_N2, matches.K_33, None, params=params)
+        found, _, rotation, t, inliers = cv2.solvePnPRansac(
+            matches.points_N3, matches.pixels_N2, matches.K_33, None, params=params
+        )
         if not found:
             return None
         share = 0.0 if inliers is None else len(inliers) / len(matches.points_N3)
@@ -191,7 +201,9 @@ def cramer_rao_metres(view: View, rng: np.random.Generator) -> float:
     J_N36[:, 0, 1], J_N36[:, 0, 2], J_N36[:, 1, 2] = p_N3[:, 2], -p_N3[:, 1], p_N3[:, 0]
     J_N36[:, 1, 0], J_N36[:, 2, 0], J_N36[:, 2, 1] = -p_N3[:, 2], p_N3[:, 1], -p_N3[:, 0]
     J_N36[:, :, 3:] = np.eye(3)
-    across_N36 = (J_N36 - u_N3[:, :, None] * np.einsum("ni,nij->nj", u_N3, J_N36)[:, None]) / view.sigma_1hw.reshape(-1, 1, 1)
+    across_N36 = (J_N36 - u_N3[:, :, None] * np.einsum("ni,nij->nj", u_N3, J_N36)[:, None]) / view.sigma_1hw.reshape(
+        -1, 1, 1
+    )
     information = np.einsum("nij,nik->jk", across_N36, across_N36)
     covariance = np.linalg.inv(information)[3:, 3:]
     return float(np.linalg.norm(rng.multivariate_normal(np.zeros(3), covariance)))
@@ -209,7 +221,10 @@ def main() -> None:
     print(f"{versions()}; {arguments.problems} problems a row")
     rng = np.random.default_rng(0)
     for noise_m, outlier_share in (ROWS[row] for row in arguments.rows):
-        views = [make_view(seed, noise_m, outlier_share) for seed in range(arguments.first_seed, arguments.first_seed + arguments.problems)]
+        views = [
+            make_view(seed, noise_m, outlier_share)
+            for seed in range(arguments.first_seed, arguments.first_seed + arguments.problems)
+        ]
         bound = statistics.median(cramer_rao_metres(view, rng) for view in views for _ in range(20))
         print(f"\nnoise {noise_m:g} m, outliers {outlier_share:.0%}; Cramer-Rao bound {bound:.3f} m")
         print(f"  {'':22}{'CPU ms':>9}{'median m':>10}{'90 % m':>9}{'deg':>8}{'/ bound':>9}{'PoseLib / it':>14}", flush=True)
@@ -226,10 +241,17 @@ def main() -> None:
                     pose = np.eye(4) if answer is None else answer[0]
                 seconds.append(time.process_time() - start)
                 errors.append(pose_error(pose, view.world_from_cam_44))
-            table[name] = (1e3 * statistics.mean(seconds), *np.median(errors, axis=0), np.quantile([m for m, _ in errors], 0.9))
+            table[name] = (
+                1e3 * statistics.mean(seconds),
+                *np.median(errors, axis=0),
+                np.quantile([m for m, _ in errors], 0.9),
+            )
         against = table.get(OWN_STOP, (float("nan"),))[0]
         for name, (ms, metres, degrees, worst) in table.items():
-            print(f"  {name:22}{ms:9.2f}{metres:10.3f}{worst:9.2f}{degrees:8.3f}{metres / bound:9.2f}{against / ms:14.1f}", flush=True)
+            print(
+                f"  {name:22}{ms:9.2f}{metres:10.3f}{worst:9.2f}{degrees:8.3f}{metres / bound:9.2f}{against / ms:14.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

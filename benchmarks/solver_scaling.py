@@ -39,8 +39,17 @@ def main() -> None:
     print(f"dsacstar {dsacstar.__version__} ({dsacstar.instruction_set()}), {NOISE_M:g} m, {OUTLIER_SHARE:.0%} outliers\n")
     print("cells       CPU ms  median m   (64 hypotheses)")
     # Large views take long to make, and their cost varies little.
-    for height, width, subsampling, problems in ((30, 45, 16, 20), (60, 90, 8, 20), (120, 180, 4, 20), (240, 360, 2, 4), (480, 720, 1, 2)):
-        views = [make_view(s, NOISE_M, OUTLIER_SHARE, height=height, width=width, subsampling=subsampling) for s in seeds[:problems]]
+    for height, width, subsampling, problems in (
+        (30, 45, 16, 20),
+        (60, 90, 8, 20),
+        (120, 180, 4, 20),
+        (240, 360, 2, 4),
+        (480, 720, 1, 2),
+    ):
+        views = [
+            make_view(s, NOISE_M, OUTLIER_SHARE, height=height, width=width, subsampling=subsampling)
+            for s in seeds[:problems]
+        ]
         ms, metres = cost(views, dsacstar.RansacOptions(threads=1, subsampling=subsampling))
         print(f"{height:4}x{width:<6}{ms:8.2f}{metres:9.3f}", flush=True)
 

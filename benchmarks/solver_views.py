@@ -79,7 +79,9 @@ def make_view(
     rng = np.random.default_rng(seed)
     cx, cy = width * subsampling / 2, height * subsampling / 2
     cols, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    rays_3N = np.stack([(cols * subsampling - cx) / focal_px, (rows * subsampling - cy) / focal_px, np.ones_like(cols)]).reshape(3, -1)
+    rays_3N = np.stack(
+        [(cols * subsampling - cx) / focal_px, (rows * subsampling - cy) / focal_px, np.ones_like(cols)]
+    ).reshape(3, -1)
     pose = camera_pose(rng)
     truth_3N = surface_points(rng, pose, rays_3N, relief_m)
     sigma_N = np.where(rng.random(truth_3N.shape[1]) < outlier_share, outlier_spread_m, noise_m)

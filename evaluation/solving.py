@@ -73,7 +73,7 @@ def solve_poses(
             max_reprojection_px=options.maxpixelerror,
             subsampling=stride,
         ),
-        weights=None if sigma_B1hw is None else sigma_B1hw[:, 0].float().cpu().contiguous(),
+        sigma=None if sigma_B1hw is None else sigma_B1hw[:, 0].float().cpu().contiguous(),
         seed=options.seed,
     )
     return [

@@ -9,13 +9,33 @@ import dsacstar
 COORDS = np.zeros((1, 3, 6, 9), np.float32)
 POSE = np.zeros((4, 4), np.float32)
 FORWARD = dict(
-    scene_coordinates=COORDS, out_pose=POSE, hypotheses=8, threshold_px=10, focal_length=100, cx=36, cy=24,
-    inlier_alpha=100, max_reprojection_px=100, subsampling=8,
+    scene_coordinates=COORDS,
+    out_pose=POSE,
+    hypotheses=8,
+    threshold_px=10,
+    focal_length=100,
+    cx=36,
+    cy=24,
+    inlier_alpha=100,
+    max_reprojection_px=100,
+    subsampling=8,
 )
 BACKWARD = dict(
-    scene_coordinates=COORDS, out_gradients=np.zeros_like(COORDS), gt_pose=np.eye(4), hypotheses=8, threshold_px=10,
-    focal_length=100, cx=36, cy=24, w_rot=1, w_trans=1, soft_clamp=100, inlier_alpha=100, max_reprojection_px=100,
-    subsampling=8, seed=0,
+    scene_coordinates=COORDS,
+    out_gradients=np.zeros_like(COORDS),
+    gt_pose=np.eye(4),
+    hypotheses=8,
+    threshold_px=10,
+    focal_length=100,
+    cx=36,
+    cy=24,
+    w_rot=1,
+    w_trans=1,
+    soft_clamp=100,
+    inlier_alpha=100,
+    max_reprojection_px=100,
+    subsampling=8,
+    seed=0,
 )
 READ_ONLY = np.zeros((4, 4), np.float32)
 READ_ONLY.flags.writeable = False
@@ -84,8 +104,8 @@ def test_backward_rgb_names_what_is_wrong(name, value, error):
         (dict(intrinsics="fast"), TypeError, "intrinsics"),
         (dict(intrinsics=[[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]), ValueError, "intrinsics"),
         (dict(intrinsics=np.ones((2, 4))), ValueError, "intrinsics"),
-        (dict(weights=np.ones((1, 6, 8), np.float32)), ValueError, "weights"),
-        (dict(weights=3.0), TypeError, "weights"),
+        (dict(sigma=np.ones((1, 6, 8), np.float32)), ValueError, "sigma"),
+        (dict(sigma=3.0), TypeError, "sigma"),
         (dict(mask=np.ones((1, 6, 9), np.float32)), TypeError, "mask"),
         (dict(mask=np.ones((2, 6, 9), bool)), ValueError, "mask"),
         (dict(options={"hypotheses": 3}), TypeError, "options"),
@@ -97,7 +117,10 @@ def test_solve_names_what_is_wrong(arguments, error, name):
         dsacstar.solve(COORDS, **({"intrinsics": [100, 100, 36, 24]} | arguments))
 
 
-@pytest.mark.parametrize("name", ["hypotheses", "threshold_px", "max_reprojection_px", "subsampling", "max_tries", "candidates", "max_rounds", "threads"])
+@pytest.mark.parametrize(
+    "name",
+    ["hypotheses", "threshold_px", "max_reprojection_px", "subsampling", "max_tries", "candidates", "max_rounds", "threads"],
+)
 def test_negative_options_are_refused(name):
     with pytest.raises(ValueError, match=name):
         dsacstar.RansacOptions(**{name: -1})
@@ -112,7 +135,13 @@ def test_other_real_types_and_layouts_are_converted():
     rng = np.random.default_rng(0)
     coords = rng.standard_normal((1, 3, 6, 9)).astype(np.float32)
     answers = []
-    for given in (coords, coords.astype(np.float64), np.asfortranarray(coords), torch.from_numpy(coords), torch.from_numpy(coords).requires_grad_()):
+    for given in (
+        coords,
+        coords.astype(np.float64),
+        np.asfortranarray(coords),
+        torch.from_numpy(coords),
+        torch.from_numpy(coords).requires_grad_(),
+    ):
         out = torch.full((4, 4), 5.0).T  # not contiguous as a view, written all the same
         dsacstar.forward_rgb(*(FORWARD | dict(scene_coordinates=given, out_pose=out)).values())
         answers.append(out.numpy().copy())

@@ -58,7 +58,9 @@ def test_fuzz_under_sanitizers(tmp_path):
 
     def compiled(source: Path) -> str:
         target = tmp_path / f"{source.stem}.o"
-        run([cxx, *WARNINGS, *SANITIZERS, "-O0", "-g1", "-isystem", eigen, f"-I{CORE}", "-c", str(source), "-o", str(target)])
+        run(
+            [cxx, *WARNINGS, *SANITIZERS, "-O0", "-g1", "-isystem", eigen, f"-I{CORE}", "-c", str(source), "-o", str(target)]
+        )
         return str(target)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

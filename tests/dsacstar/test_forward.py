@@ -83,7 +83,9 @@ def test_fuzz_of_the_python_face():
         coords = (rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 8)).astype(np.float32)
         coords[rng.random(shape) < rng.choice([0, 0.2, 1], p=[0.7, 0.2, 0.1])] = rng.choice([np.nan, np.inf, -np.inf, 0])
         out = np.full((4, 4), np.nan, np.float64)
+        threshold = 10 ** rng.uniform(-3, 3)
+        clamp = threshold * 10 ** rng.uniform(0, 3)
         found = dsacstar.forward_rgb(
-            coords, out, int(rng.integers(1, 100)), 10 ** rng.uniform(-3, 3), 10 ** rng.uniform(0, 3), 30, 20, 100, 10 ** rng.uniform(-3, 3), 8
+            coords, out, int(rng.integers(1, 100)), threshold, 10 ** rng.uniform(0, 3), 30, 20, 100, clamp, 8
         )
         assert np.isfinite(out).all() and (found or np.array_equal(out, np.eye(4)))

@@ -23,7 +23,9 @@ def test_gradient_of_the_softmax_matches_too():
     """inlier_alpha = 1: many hypotheses share the expectation, so the scores' gradient is a large part."""
 
     def loss(view, coords, gradient, seed, truth):
-        return dsacstar.backward_rgb(coords, gradient, truth, 16, 10, view.focal_px, view.cx, view.cy, 1, 1, 100, 1, 100, view.subsampling, seed)
+        return dsacstar.backward_rgb(
+            coords, gradient, truth, 16, 10, view.focal_px, view.cx, view.cy, 1, 1, 100, 1, 100, view.subsampling, seed
+        )
 
     errors = relative_errors(loss, problems=5, directions=3, noise_m=1.0, outlier_share=0.2)
     assert np.median(errors) < 1e-4
@@ -36,7 +38,21 @@ def test_a_clamped_loss_is_the_root_and_keeps_its_gradient():
 
     def call(soft_clamp, gradient):
         return dsacstar.backward_rgb(
-            view.coords_13hw, gradient, far, 16, 10, view.focal_px, view.cx, view.cy, 0, 1, soft_clamp, 1e4, 100, view.subsampling, 3
+            view.coords_13hw,
+            gradient,
+            far,
+            16,
+            10,
+            view.focal_px,
+            view.cx,
+            view.cy,
+            0,
+            1,
+            soft_clamp,
+            1e4,
+            100,
+            view.subsampling,
+            3,
         )
 
     plain, clamped = np.zeros(view.coords_13hw.shape), np.zeros(view.coords_13hw.shape)
@@ -59,7 +75,9 @@ def test_no_valid_hypothesis_has_no_gradient(caplog):
     for coords in (np.full((1, 3, 6, 9), np.nan), np.full((1, 3, 6, 9), 3.0), np.zeros((1, 3, 1, 1))):
         gradient = np.zeros(coords.shape, np.float32)
         with caplog.at_level(logging.WARNING, logger="dsacstar"):
-            loss = dsacstar.backward_rgb(coords.astype(np.float32), gradient, np.eye(4), 8, 10, 100, 36, 24, 1, 1, 100, 100, 100, 8, 0)
+            loss = dsacstar.backward_rgb(
+                coords.astype(np.float32), gradient, np.eye(4), 8, 10, 100, 36, 24, 1, 1, 100, 100, 100, 8, 0
+            )
         assert loss == 0 and not gradient.any() and "no valid hypothesis" in caplog.text
 
 

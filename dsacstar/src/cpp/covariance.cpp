@@ -13,7 +13,7 @@ using namespace policy;
 
 constexpr double kEtas[] = {0.25, 1.0, 4.0, 16.0, 64.0};
 constexpr double kLengths[] = {1.0, 2.0, 4.0};  // blocks
-constexpr double kUncorrelated = 0.5;           // prior probability of eta = 0
+constexpr double kUncorrelated = 0.9;           // prior probability of eta = 0
 
 using BlockMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, 0, kMostBlocks, kMostBlocks>;
 using BlockColumns = Eigen::Matrix<double, Eigen::Dynamic, 7, 0, kMostBlocks, 7>;  // J and y of one direction

@@ -153,11 +153,52 @@ double log_false_alarms(const Cells& cells, int count, const CameraPose& pose, c
 }
 
 template <Model kModel>
-double CellEstimator<kModel>::noise(const CameraPose& pose, int count) const {
-  count = std::min(count, kGuessCells);
-  squared_errors<kModel>(cells_, count, pose, model_, scratch_);
-  const double far = kRgbd ? 8.0 * cells_.extent : 4.0 * std::max(cells_.fx, cells_.fy);
-  return std::sqrt(find_consensus(scratch_, count, dimensions(kModel), far * far).var);
+double CellEstimator<kModel>::agree(const CameraPose& pose, int count, double narrow) const {
+  squared_residuals<kModel>(cells_, count, pose, model_, scratch_);
+  const float inverse = static_cast<float>(1.0 / (narrow * narrow));
+  float sum = 0;
+  for (int k = 0; k < count; ++k) sum += std::max(0.0f, 1.0f - scratch_[k] * inverse);
+  return static_cast<double>(sum);
+}
+
+template <Model kModel>
+double CellEstimator<kModel>::residual_threshold(const CameraPose& pose, int count) const {
+  if (kModel != Model::kRay) return static_cast<double>(model_.threshold);
+  const double depth = std::max(depth_gate(cells_, count, pose) / kDepthGate, 1e-9);
+  return static_cast<double>(model_.threshold) * depth / std::sqrt(static_cast<double>(cells_.fx) * static_cast<double>(cells_.fy));
+}
+
+template <Model kModel>
+double CellEstimator<kModel>::noise(const CameraPose& pose, int count, double threshold) const {
+  constexpr int kBins = 64, kSteps = 16;
+  constexpr double kReach = 4.0, d = dimensions(kModel);
+  squared_residuals<kModel>(cells_, count, pose, model_, scratch_);
+  std::array<double, kBins> counts{};
+  const double bins_per_metre = kBins / (kReach * threshold);
+  double total = 0;
+  for (int k = 0; k < count; ++k) {
+    const double bin = std::sqrt(static_cast<double>(scratch_[k])) * bins_per_metre;
+    if (bin < kBins) ++counts[static_cast<size_t>(bin)], ++total;
+  }
+  double share = 0.5, var = threshold * threshold;  // in this ball; a background is even over its area or volume
+  const double background = d == 3.0 ? 3.0 / (4.0 * M_PI) : 1.0 / M_PI;
+  const double scale = std::pow(kReach * threshold, -d);
+  for (int step = 0; step < kSteps; ++step) {
+    double near = 0, square = 0;
+    const double peak = share * std::pow(2.0 * M_PI * var, -0.5 * d), floor = (1.0 - share) * background * scale;
+    for (int i = 0; i < kBins; ++i) {
+      const double r = (i + 0.5) / bins_per_metre;
+      const double inlier = peak * std::exp(-0.5 * r * r / var);
+      const double g = counts[static_cast<size_t>(i)] * inlier / (inlier + floor + 1e-300);
+      near += g, square += g * r * r;
+    }
+    if (!(near > 1e-6)) break;
+    share = std::clamp(near / total, 1e-6, 1.0 - 1e-6);
+    var = std::max(square / (d * near), kVarianceFloor);
+  }
+  constexpr double kFewest = 8.0;
+  if (share * total >= kFewest && var < 4.0 * threshold * threshold) return std::sqrt(var);
+  return std::sqrt(guess(pose, count).inlier_var);
 }
 
 template <Model kModel>
@@ -181,9 +222,9 @@ double CellEstimator<kModel>::displacement(const CameraPose& a, const CameraPose
 }
 
 template <Model kModel>
-Agreement CellEstimator<kModel>::agreement(const CameraPose& pose, int count, double threshold) const {
-  squared_errors<kModel>(cells_, count, pose, model_, scratch_);
-  const double square = threshold * threshold;
+Agreement CellEstimator<kModel>::agreement(const CameraPose& pose, int count, double narrow) const {
+  squared_residuals<kModel>(cells_, count, pose, model_, scratch_);
+  const float square = static_cast<float>(narrow * narrow);
   Agreement out;
   double picked = 0;
   for (int k = 0; k < count; ++k) {
@@ -226,12 +267,11 @@ double CellEstimator<kModel>::sigma_power(const CameraPose& pose, int count) con
     const double tried = static_cast<double>(step) / (kSigmaPowers - 1);
     const float factor = static_cast<float>(-2.0 * tried);
     for (size_t i = 0; i < static_cast<size_t>(count); ++i) scaled[i] = plain[i] * std::exp(factor * cells_.log_sigma[i]);
-    std::copy(scaled.begin(), scaled.begin() + count, scratch_);
-    const Consensus found = find_consensus(scratch_, count, d, std::numeric_limits<double>::infinity());
-    Mixture mixture;
-    mixture.inlier_var = std::max(found.var, kVarianceFloor), mixture.inlier_share = 0.7 * found.share, mixture.middle_share = 0.2 * found.share;
-    mixture.outlier_var = std::max(found.outlier_var, kMiddleRatio * kSeparationPulling * mixture.inlier_var);
     for (size_t i = static_cast<size_t>(count); i < padded; ++i) scaled[i] = std::numeric_limits<float>::infinity();
+    std::copy(scaled.begin(), scaled.end(), scratch_);
+    Mixture mixture = guess_from_squares<kModel>(scratch_, count, std::numeric_limits<double>::infinity());
+    mixture.middle_share = 0.2 * mixture.inlier_share, mixture.inlier_share *= 0.8;
+    mixture.outlier_var = std::max(mixture.outlier_var, kMiddleRatio * kSeparationPulling * mixture.inlier_var);
     double likelihood = 0;
     for (int round = 0; round < kSteps; ++round)
       update_mixture(mixture_sums<kModel>(scaled.data(), count, mixture, 25.0 * mixture.outlier_var, nullptr), d, &mixture);
@@ -265,9 +305,9 @@ bool CellEstimator<kModel>::heavier_tails(const CameraPose& pose, int count, Mix
 }
 
 template <Model kModel>
-void CellEstimator<kModel>::unexplained(const CameraPose& pose, int count, double threshold, Cells* rest) const {
-  squared_errors<kModel>(cells_, count, pose, model_, scratch_);
-  const double square = threshold * threshold;
+void CellEstimator<kModel>::unexplained(const CameraPose& pose, int count, double narrow, Cells* rest) const {
+  squared_residuals<kModel>(cells_, count, pose, model_, scratch_);
+  const float square = static_cast<float>(narrow * narrow);
   for (auto plane : {&Cells::x, &Cells::y, &Cells::z, &Cells::a, &Cells::b, &Cells::c, &Cells::precision}) {
     std::vector<float>& out = rest->*plane;
     out.clear();

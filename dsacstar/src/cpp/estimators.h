@@ -1,6 +1,8 @@
 // The estimators of ransac.h: a residual model over the cells of one image, with the sigma and the priors it knows.
 #pragma once
 
+#include <cmath>
+
 #include "prior.h"
 #include "random.h"
 #include "refine.h"
@@ -8,9 +10,10 @@
 namespace dsacstar {
 
 // How a sample's cells are chosen.
+//   kGuided: among cells with near neighbours only, where there are enough of them
 enum class Draw { kUniform, kBySigma, kGuided };
 
-// Cells of a sample, all distinct. Guided: among those with near neighbours only, where there are enough of them.
+// Cells of a sample, all distinct.
 bool draw_cells(const Cells& cells, Random& random, Draw draw, int* sample, int size);
 
 // The pose of one sample and how badly the sample itself fits it. Returns false when there is none.
@@ -57,16 +60,21 @@ class CellEstimator {
   double prior_square(const CameraPose& pose) const { return prior_.square(pose); }
 
   ScoreSums score(const CameraPose& pose, int count) const { return score_pose<kModel>(cells_, count, pose, model_); }
-  Ranks rank(const CameraPose& pose, int count, double narrow) const { return rank_pose<kModel>(cells_, count, pose, model_, narrow); }
+  Ranks rank(const CameraPose& pose, int count) const { return rank_pose<kModel>(cells_, count, pose, model_); }
   Mixture guess(const CameraPose& pose, int count) const { return guess_mixture<kModel>(cells_, count, pose, model_, scratch_); }
   Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, const RefineLimits& limits) const {
     return refine_pose<kModel>(cells_, count, pose, mixture, model_, prior_, limits);
   }
-  // The spread of the errors of the cells that agree with a pose, in the threshold's unit.
-  double noise(const CameraPose& pose, int count) const;
+  // Cells that agree with a pose: sum max(0, 1 - e^2 / narrow^2) of the residuals that refinement minimises.
+  double agree(const CameraPose& pose, int count, double narrow) const;
+  // The threshold and the spread of the residuals of the cells that agree with a pose, in the residual's unit.
+  double residual_threshold(const CameraPose& pose, int count) const;
+  // The spread of a Gaussian over an even background among the residuals within four thresholds, so that what lies
+  // farther has no say; where they show no peak, that of the likeliest mixture of all.
+  double noise(const CameraPose& pose, int count, double threshold) const;
   // Root mean square distance between what two poses make of the cells, in the threshold's unit.
   double displacement(const CameraPose& a, const CameraPose& b) const;
-  Agreement agreement(const CameraPose& pose, int count, double threshold) const;
+  Agreement agreement(const CameraPose& pose, int count, double narrow) const;
   double false_alarms(const CameraPose& pose, int count, double cells_per_sample) const {
     return log_false_alarms<kModel>(cells_, count, pose, model_, cells_per_sample);
   }
@@ -76,7 +84,7 @@ class CellEstimator {
   // The mixture with a middle component where the residuals' tails ask for one; false where they do not.
   bool heavier_tails(const CameraPose& pose, int count, Mixture* mixture) const;
   // The first `count` cells that a pose does not explain, as cells of their own.
-  void unexplained(const CameraPose& pose, int count, double threshold, Cells* rest) const;
+  void unexplained(const CameraPose& pose, int count, double narrow, Cells* rest) const;
   CellEstimator over(Cells* rest) const { return CellEstimator(input_, rest, model_, prior_, scratch_); }
 
  private:

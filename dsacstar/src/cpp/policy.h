@@ -2,6 +2,7 @@
 //
 // They were chosen on the problems of benchmarks/solver_families.py with seeds below 10,000.
 #pragma once
+#include <cstdlib>
 
 namespace dsacstar::policy {
 
@@ -19,6 +20,8 @@ constexpr int kMostSigmaDraws = 64;  // tries to draw a cell by its sigma before
 constexpr int kFirstBatch = 16;         // hypotheses before the first look whether that was enough
 constexpr int kBatch = 64;              // hypotheses between looks
 constexpr double kEnoughSamples = 6.0;  // expected number of all-inlier samples after which the search stops
+inline const double kEnoughUnclear = getenv("P_UN") ? atof(getenv("P_UN")) : 12.0;  // the same where the noise comes near the threshold, which a compromise may do
+inline const double kClearNoise = getenv("P_CL") ? atof(getenv("P_CL")) : 0.6;      // thresholds; noise below it is clear
 constexpr int kKept = 4;                // best hypotheses of a batch by each score
 constexpr double kGuidedShare = 0.3;    // cells with the nearest neighbours that count as guided
 constexpr int kTrialRounds = 6;         // refinement rounds in which a hypothesis proves itself
@@ -26,7 +29,8 @@ constexpr int kSubsetRounds = 30;       // further rounds of the best on the sub
 constexpr int kSecondRounds = 10;       // rounds of a second look with a narrow mixture
 constexpr double kSubsetTolerance = 0.03, kFinalTolerance = 0.01;  // standard deviations of the pose
 constexpr double kSamePose = 0.5;       // thresholds of mean displacement below which two poses are one
-constexpr double kScalesOfNoise = 1.5;  // the choice is made at this many noise scales, if that is above the threshold
+inline const double kScalesOfNoise = getenv("P_SCALES") ? atof(getenv("P_SCALES")) : 1.5;  // the choice is made at this many noise scales, if that is above the threshold
+inline const double kCap = getenv("P_CAP") ? atof(getenv("P_CAP")) : 1.2;               // thresholds; most that the inliers' spread may be in a capped trial
 constexpr double kPriorGate = 30.0;     // squared Mahalanobis distance beyond which a prior excludes a hypothesis
 
 // ---- refinement

@@ -122,7 +122,7 @@ class Search {
       const Hypothesis h = draw_hypothesis(estimator_, how, seed_, static_cast<uint64_t>(index), limits_.max_tries);
       tries_[static_cast<int>(how)] += h.tries;
       if (!h.valid) continue;
-      drawn_.push_back({estimator_.rank(h.pose, subset_, estimator_.threshold()), h.pose, estimator_.prior_square(h.pose)});
+      drawn_.push_back({estimator_.rank(h.pose, subset_), h.pose, estimator_.prior_square(h.pose)});
     }
   }
 
@@ -150,12 +150,26 @@ class Search {
     take([](const Drawn& d) { return d.ranks.wide; });
     take([](const Drawn& d) { return d.ranks.narrow; });
     tried_ = drawn_.size();
+    if (getenv("DBG")) for (const Drawn* d : chosen) fprintf(stderr, "cand %td wide %.1f narrow %.1f c %.1f %.1f %.1f\n", d - drawn_.data(), d->ranks.wide, d->ranks.narrow, d->pose.centre().x(), d->pose.centre().y(), d->pose.centre().z());
     for (const double power : {0.0, 1.0}) {
       if (power > 0.0 && !estimator_.weighted()) break;
       if (estimator_.weighted()) estimator_.use_sigma(power);
-      for (const Drawn* candidate : chosen)
-        trials_.push_back({refine(candidate->pose, estimator_.guess(candidate->pose, subset_), subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
+      for (const Drawn* candidate : chosen) try_out(candidate->pose, power);
     }
+  }
+
+  // One refinement whose noise is measured; where that comes out beyond the threshold, which competing structures can
+  // do as well as noise, another whose inliers stay within it.
+  void try_out(const CameraPose& pose, double power) {
+    const Mixture guess = estimator_.guess(pose, subset_);
+    const Refinement free = refine(pose, guess, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
+    trials_.push_back({free, power, 0.0});
+    const double cap = policy::kCap * estimator_.residual_threshold(pose, subset_);
+    if (free.mixture.inlier_var <= cap * cap) return;
+    Mixture capped = guess;
+    capped.most_inlier_var = cap * cap;
+    capped.inlier_var = std::min(guess.inlier_var, cap * cap);
+    trials_.push_back({refine(pose, capped, subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
   }
 
   Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) {
@@ -167,16 +181,21 @@ class Search {
   }
 
   double score(const CameraPose& pose) const {
-    return estimator_.rank(pose, subset_, outcome_.narrow).narrow - 0.5 * estimator_.prior_square(pose);
+    return estimator_.agree(pose, subset_, outcome_.narrow) - 0.5 * estimator_.prior_square(pose);
   }
 
-  // The trial that most cells agree with, at the threshold or at the noise of the one that agrees best there.
+  // The trial that most cells agree with, at the threshold or at the noise of the one that agrees best there. Sigma does
+  // not count in it: what it is worth is not known yet.
   void choose() {
-    outcome_.narrow = estimator_.threshold();
+    if (estimator_.weighted()) estimator_.use_sigma(0.0);
+    outcome_.narrow = estimator_.residual_threshold(trials_.front().refined.pose, subset_);
     best_ = arg_best();
-    const double noise = estimator_.noise(trials_[best_].refined.pose, subset_);
-    outcome_.narrow = std::max(estimator_.threshold(), policy::kScalesOfNoise * noise);
-    if (outcome_.narrow > estimator_.threshold()) best_ = arg_best();
+    const CameraPose& pose = trials_[best_].refined.pose;
+    const double threshold = estimator_.residual_threshold(pose, subset_);
+    noise_ = estimator_.noise(pose, subset_, threshold);
+    outcome_.narrow = std::max(threshold, policy::kScalesOfNoise * noise_);
+    best_ = arg_best();
+    if (getenv("DBG")) for (size_t i = 0; i < trials_.size(); ++i) fprintf(stderr, "%c trial %zu score %.1f noise %.2f share %.2f cap %.1f conv %d c %.1f %.1f %.1f narrow %.2f\n", i == best_ ? '*' : ' ', i, trials_[i].score, std::sqrt(trials_[i].refined.mixture.inlier_var), trials_[i].refined.mixture.inlier_share, trials_[i].refined.mixture.most_inlier_var, trials_[i].refined.converged, trials_[i].refined.pose.centre().x(), trials_[i].refined.pose.centre().y(), trials_[i].refined.pose.centre().z(), outcome_.narrow);
   }
 
   size_t arg_best() {
@@ -188,13 +207,19 @@ class Search {
     return best;
   }
 
+  // Whether samples of the best pose's inliers have been drawn so often that a better pose would have been seen. A pose
+  // whose noise comes near the threshold may be a compromise between structures: it must be seen more often.
   bool enough() {
     if (trials_.empty()) return false;
     const CameraPose& pose = trials_[best_].refined.pose;
-    const Agreement share = estimator_.agreement(pose, subset_, outcome_.narrow);
+    const double threshold = estimator_.residual_threshold(pose, subset_);
+    const bool clear = noise_ < policy::kClearNoise * threshold;
+    if (!clear && outcome_.hypotheses < limits_.hypotheses) return false;
+    const Agreement share = estimator_.agreement(pose, subset_, std::min(outcome_.narrow, 2.0 * noise_));
     const auto power = [](double x) { return Estimator::kSample == 4 ? x * x * x * x : x * x * x; };
     const double good = tries_[0] * power(share.uniform) + tries_[1] * power(share.by_sigma) + tries_[2] * power(share.guided);
-    return good > policy::kEnoughSamples && estimator_.false_alarms(pose, std::min(subset_, 512), 1.0) < std::log(policy::kFalseAlarms);
+    return good > (clear ? policy::kEnoughSamples : policy::kEnoughUnclear) &&
+           estimator_.false_alarms(pose, std::min(subset_, 512), 1.0) < std::log(policy::kFalseAlarms);
   }
 
   // Convergence on the subset, the worth of sigma, a second look, a second structure, then all cells.
@@ -207,29 +232,39 @@ class Search {
       if (outcome_.sigma_power != best.power) best.refined = refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_, policy::kTrialRounds, policy::kSubsetTolerance);
     }
     if (!best.refined.converged)
-      best.refined = keep_better(best.refined, refine(best.refined.pose, best.refined.mixture, subset_, policy::kSubsetRounds, policy::kSubsetTolerance), 1.0);
+      best.refined = keep_better(best.refined, refine(best.refined.pose, best.refined.mixture, subset_, policy::kSubsetRounds, policy::kSubsetTolerance), 0.98);
+    if (std::isfinite(best.refined.mixture.most_inlier_var)) {
+      // The threshold is no measure of the noise: let that be measured, unless the pose leaves its cells then.
+      const Refinement free = refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_, policy::kSubsetRounds, policy::kSubsetTolerance);
+      best.refined = keep_better(best.refined, free, 0.98);
+    }
     // EM may have settled with an inlier component that holds more than one kind of cell: look once whether a narrower
     // one agrees better.
-    if (policy::kScalesOfNoise * estimator_.noise(best.refined.pose, subset_) > 0.5 * estimator_.threshold()) {
-      Mixture narrow = best.refined.mixture;
-      narrow.outlier_var = std::max(2.0 * narrow.inlier_var, narrow.outlier_var);
-      narrow.inlier_var /= 9.0;
-      narrow.inlier_share = 0.5;
+    if (policy::kScalesOfNoise * std::sqrt(best.refined.mixture.inlier_var) > 0.5 * outcome_.narrow) {
+      Mixture narrow = estimator_.guess(best.refined.pose, subset_);
+      if (narrow.inlier_var > 0.5 * best.refined.mixture.inlier_var) {
+        narrow = best.refined.mixture;
+        narrow.outlier_var = std::max(2.0 * narrow.inlier_var, narrow.outlier_var);
+        narrow.inlier_var /= 9.0;
+        narrow.inlier_share = 0.5;
+      }
       best.refined = keep_better(best.refined, refine(best.refined.pose, narrow, subset_, policy::kSecondRounds, policy::kSubsetTolerance), 1.01);
     }
     outcome_.best = best.refined;
     find_second();
     if (subset_ < estimator_.cells() || !outcome_.best.converged) {
       const Refinement all = refine(outcome_.best.pose, outcome_.best.mixture, estimator_.cells(), limits_.max_rounds, policy::kFinalTolerance);
-      if (all.usable) outcome_.best = all;
+      if (subset_ == estimator_.cells() || all.mixture.inlier_var < 4.0 * outcome_.best.mixture.inlier_var)
+        outcome_.best = all.usable ? all : outcome_.best;
     }
     use_middle();
   }
 
+  // The other one if more cells agree with it, or about as many while it has gone further.
   Refinement keep_better(const Refinement& now, const Refinement& other, double factor) {
     if (!other.usable) return now;
     const double a = score(now.pose), b = score(other.pose);
-    return b > (a > 0.0 ? factor * a : a) || (factor == 1.0 && b >= 0.99 * a) ? other : now;
+    return b > (a > 0.0 ? factor * a : a) ? other : now;
   }
 
   // Heavier tails than a Gaussian's get a component of their own, unless the pose moves by more than noise explains:
@@ -256,7 +291,7 @@ class Search {
     double best_score = 0;
     for (const Drawn& d : drawn_) {
       if (d.prior > policy::kPriorGate) continue;
-      const Ranks ranks = others.rank(d.pose, rest.count, outcome_.narrow);
+      const Ranks ranks = others.rank(d.pose, rest.count);
       const double score = ranks.narrow + 0.2 * ranks.wide;
       if (score > best_score) best_score = score, best = &d;
     }
@@ -266,7 +301,7 @@ class Search {
     Refinement second = others.refine(best->pose, others.guess(best->pose, rest.count), rest.count, limits);
     outcome_.rounds += second.rounds;
     if (!second.usable || others.false_alarms(second.pose, rest.count, 1.0) > std::log(policy::kFalseAlarms)) return;
-    if (estimator_.displacement(outcome_.best.pose, second.pose) < outcome_.narrow) return;
+    if (estimator_.displacement(outcome_.best.pose, second.pose) < estimator_.threshold()) return;
     const double first_score = score(outcome_.best.pose), second_score = score(second.pose);
     if (second_score > first_score) std::swap(outcome_.best, second);
     outcome_.second = second;
@@ -281,6 +316,7 @@ class Search {
   std::vector<Drawn> drawn_;
   std::vector<Trial> trials_;
   size_t tried_ = 0, best_ = 0;
+  double noise_ = 0;  // of the best trial
   double tries_[3] = {0, 0, 0};
 };
 

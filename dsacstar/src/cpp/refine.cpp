@@ -10,11 +10,10 @@ namespace dsacstar {
 using namespace policy;
 
 Consensus find_consensus(float* squares, int count, double d, double farthest_square) {
-  float* end = std::remove_if(squares, squares + count, [](float v) { return !std::isfinite(v); });
-  const int n = static_cast<int>(end - squares);
+  std::sort(squares, squares + count);
+  const int n = static_cast<int>(std::lower_bound(squares, squares + count, std::numeric_limits<float>::infinity()) - squares);
   Consensus out;
   if (n < 4) return out;
-  std::sort(squares, end);
   // The range that outliers spread over: all but the last few, which may lie anywhere.
   const double range = std::min<double>(std::max<double>(squares[(19 * n) / 20], 1e-20), farthest_square);
   const double all = count;
@@ -33,27 +32,46 @@ Consensus find_consensus(float* squares, int count, double d, double farthest_sq
   // The radius holds most of the inliers: take their spread from the middle of what it holds, as a Gaussian's median.
   const double median_of_chi2 = d == 3.0 ? 2.366 : 1.386;
   out.var = std::max<double>(squares[agree / 2], kVarianceFloor) / median_of_chi2;
-  double sum = 0;
-  int outliers = 0;
-  for (int k = agree; k < n; ++k)
-    if (squares[k] > 9.0 * out.var) sum += std::min<double>(squares[k], farthest_square), ++outliers;
-  out.outlier_var = outliers > 0 ? sum / (d * outliers) : 0.0;
   return out;
+}
+
+template <Model kModel>
+Mixture guess_from_squares(float* squares, int count, double farthest_square) {
+  constexpr double d = dimensions(kModel);
+  constexpr int kSteps = 4;
+  const Consensus found = find_consensus(squares, count, d, farthest_square);
+  Mixture best;
+  if (!(found.var > 0.0)) return best;
+  const int finite = static_cast<int>(std::lower_bound(squares, squares + count, std::numeric_limits<float>::infinity()) - squares);
+  double sum = 0;
+  for (int k = finite / 2; k < finite; ++k) sum += std::min<double>(squares[k], farthest_square);
+  const double upper_half = sum / (d * std::max(1, finite - finite / 2));
+  // Starts: what the consensus says, and spreads for which a share of the cells would be most of the inliers.
+  const double starts[] = {found.var, std::max<double>(squares[finite / 16], 1e-20) / d, std::max<double>(squares[finite / 4], 1e-20) / d};
+  double highest = -std::numeric_limits<double>::infinity();
+  for (const double start : starts) {
+    Mixture mixture;
+    mixture.inlier_var = std::max(start, kVarianceFloor);
+    mixture.outlier_var = std::max(upper_half, kSeparationFinal * mixture.inlier_var);
+    for (int step = 0; step < kSteps; ++step)
+      update_mixture(mixture_sums<kModel>(squares, count, mixture, std::min(25.0 * mixture.outlier_var, farthest_square), nullptr), d, &mixture);
+    double likelihood = 0;
+    mixture_sums<kModel>(squares, count, mixture, 1.0, &likelihood);
+    if (likelihood > highest) highest = likelihood, best = mixture;
+  }
+  return best;
 }
 
 template <Model kModel>
 Mixture guess_mixture(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* scratch) {
   count = std::min(count, kGuessCells);
   squared_residuals<kModel>(cells, count, pose, model, scratch);
+  // Behind the camera: as far as anything.
+  const int padded = (count + kLanePadding - 1) / kLanePadding * kLanePadding;
+  for (int k = count; k < padded; ++k) scratch[k] = std::numeric_limits<float>::infinity();
   // Nothing farther than a few scenes away is told apart; in pixels, nothing farther than a few images.
   const double far = kModel == Model::kPixel ? 4.0 * std::max(cells.fx, cells.fy) : 8.0 * cells.extent;
-  const Consensus found = find_consensus(scratch, count, dimensions(kModel), far * far);
-  Mixture mixture;
-  if (!(found.var > 0.0)) return mixture;
-  mixture.inlier_var = found.var;
-  mixture.outlier_var = std::max(found.outlier_var, kSeparationFinal * found.var);
-  mixture.inlier_share = std::clamp(found.share, 0.05, 0.95);
-  return mixture;
+  return guess_from_squares<kModel>(scratch, count, far * far);
 }
 
 double depth_gate(const Cells& cells, int count, const CameraPose& pose) {
@@ -112,6 +130,7 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
 }
 
 #define DSAC_FOR_MODEL(M)                                                                                            \
+  template Mixture guess_from_squares<M>(float*, int, double);                                                       \
   template Mixture guess_mixture<M>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);                \
   template Refinement refine_pose<M>(const Cells&, int, const CameraPose&, const Mixture&, const ErrorModel&,        \
                                      const PosePrior&, const RefineLimits&);

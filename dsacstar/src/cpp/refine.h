@@ -30,17 +30,19 @@ struct RefineLimits {
 };
 
 // The spread and share of the cells that agree best among squared residuals: of all radii the one whose count is least
-// explained by residuals spread evenly (in 2 or 3 dimensions) over the range of the others. `squares` is reordered.
+// explained by residuals spread evenly (in 2 or 3 dimensions) over the range of the others. `squares` is sorted.
 // Source: a-contrario RANSAC (Moisan & Stival, IJCV 2004), with the count's relative entropy as the criterion.
 struct Consensus {
   double var = 0, share = 0;  // variance per dimension; share of the cells within it
-  double outlier_var = 0;     // of the rest
 };
 Consensus find_consensus(float* squares, int count, double residual_dimensions, double farthest_square);
 
-// A first guess of the mixture under a rough pose; `scratch` holds count floats, padded.
+// A first guess of the mixture under a pose: EM on the squared residuals of a few cells from several spreads of the
+// inliers, the likeliest outcome. `scratch` holds count floats, padded.
 template <Model kModel>
 Mixture guess_mixture(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, float* scratch);
+template <Model kModel>
+Mixture guess_from_squares(float* squares, int count, double farthest_square);
 
 // A depth below which cells take no part in the refinement: a tenth of the median depth under a pose. Without it a
 // cluster of equal coordinates could draw the camera into itself, where its distance to every ray vanishes.

@@ -132,11 +132,10 @@ PosePlanes planes(const CameraPose& pose) {
   return q;
 }
 
-ErrorPlanes planes(const ErrorModel& m, double narrow_threshold) {
-  const float wide = policy::kWide * m.threshold, narrow = static_cast<float>(narrow_threshold);
-  return {m.threshold, 5.0f / m.threshold, m.max_error, m.min_depth, 1.0f / (wide * wide), 1.0f / (narrow * narrow)};
+ErrorPlanes planes(const ErrorModel& m) {
+  const float wide = policy::kWide * m.threshold;
+  return {m.threshold, 5.0f / m.threshold, m.max_error, m.min_depth, 1.0f / (wide * wide), 1.0f / (m.threshold * m.threshold)};
 }
-ErrorPlanes planes(const ErrorModel& m) { return planes(m, m.threshold); }
 
 MixturePlanes planes(const Mixture& mixture, double residual_dimensions, double square_clamp) {
   const double p1 = 1.0 / mixture.inlier_var, pm = p1 / policy::kMiddleRatio, p2 = 1.0 / mixture.outlier_var;
@@ -201,9 +200,9 @@ ScoreSums score_pose(const Cells& cells, int count, const CameraPose& pose, cons
 }
 
 template <Model kModel>
-Ranks rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, double narrow_threshold) {
+Ranks rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model) {
   double sums[2];
-  backend().table->rank[static_cast<int>(kModel)](planes(cells), count, planes(pose), planes(model, narrow_threshold), sums);
+  backend().table->rank[static_cast<int>(kModel)](planes(cells), count, planes(pose), planes(model), sums);
   return {sums[0], sums[1]};
 }
 
@@ -241,6 +240,7 @@ void update_mixture(const MixtureSums& sums, double residual_dimensions, Mixture
   const double near = std::max(sums.inliers + sums.middle, 1e-3);
   const double outliers = std::max(sums.count - sums.inliers - sums.middle, 1e-3);
   mixture->inlier_var = std::max((sums.inlier_square + sums.middle_square / kMiddleRatio) / (d * near), kVarianceFloor);
+  mixture->inlier_var = std::min(mixture->inlier_var, mixture->most_inlier_var);
   mixture->outlier_var = std::max(sums.square - sums.inlier_square - sums.middle_square, 0.0) / (d * outliers);
   const double separation = mixture->outliers_pull ? kSeparationPulling
                             : mixture->middle_share > 0.0 ? kMiddleRatio * kSeparationPulling : kSeparationFinal;
@@ -273,7 +273,7 @@ void cell_fields(const Cells& cells, const CameraPose& pose, const Mixture& mixt
 
 #define DSAC_FOR_MODEL(M)                                                                                               \
   template ScoreSums score_pose<M>(const Cells&, int, const CameraPose&, const ErrorModel&);                            \
-  template Ranks rank_pose<M>(const Cells&, int, const CameraPose&, const ErrorModel&, double);                         \
+  template Ranks rank_pose<M>(const Cells&, int, const CameraPose&, const ErrorModel&);                                 \
   template void pose_errors<M>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);                        \
   template void squared_residuals<M>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);                  \
   template void squared_errors<M>(const Cells&, int, const CameraPose&, const ErrorModel&, float*);                     \

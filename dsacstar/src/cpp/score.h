@@ -14,6 +14,8 @@
 //   kPoint: e = p - p_measured, metres (RGB-D).
 #pragma once
 
+#include <limits>
+
 #include "camera_pose.h"
 #include "cells.h"
 #include "policy.h"
@@ -38,7 +40,7 @@ struct ScoreSums {
 
 struct Ranks {
   double wide = 0;    // sum 1 / (1 + (error / (3 threshold))^2): wide tails, which rank poses that are only roughly right
-  double narrow = 0;  // sum max(0, 1 - (error / narrow threshold)^2): only cells that agree count (MSAC)
+  double narrow = 0;  // sum max(0, 1 - (error / threshold)^2): only cells that agree count (MSAC)
 };
 
 // Mixture of the residuals, each scaled by the cell's sigma: inliers N(0, s1^2), a middle component N(0, 9 s1^2) for
@@ -48,6 +50,7 @@ struct Mixture {
   double middle_share = 0;  // 0: without a middle component
   double inlier_var = 1;    // s1^2
   double outlier_var = 1;   // s2^2
+  double most_inlier_var = std::numeric_limits<double>::infinity();  // s1^2 does not grow beyond
   bool outliers_pull = false;  // whether the wide component moves the pose too (a wide basin), or only explains outliers
 };
 
@@ -71,7 +74,7 @@ template <Model kModel>
 ScoreSums score_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model);
 
 template <Model kModel>
-Ranks rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model, double narrow_threshold);
+Ranks rank_pose(const Cells& cells, int count, const CameraPose& pose, const ErrorModel& model);
 
 template <Model kModel>
 NormalSums normal_equations(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,

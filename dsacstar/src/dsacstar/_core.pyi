@@ -1,7 +1,9 @@
 """C++ core of dsacstar; use the functions of the package instead."""
 
-from numpy.typing import NDArray
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 def instruction_set() -> str: ...
 def solve(
@@ -10,17 +12,20 @@ def solve(
     intrinsics: NDArray[np.float64] | None,
     sigma: NDArray[np.float32] | None,
     mask: NDArray[np.uint8] | None,
+    priors: NDArray[np.float64] | None,
     subsampling: float,
     hypotheses: int,
+    most_hypotheses: int,
     threshold: float,
     inlier_alpha: float,
     max_error: float,
     max_tries: int,
     candidates: int,
     max_rounds: int,
+    pixel_residual: bool,
     threads: int,
     seed: int,
-) -> list[tuple[bool, NDArray[np.float64], int, NDArray[np.uint8], float, int, NDArray[np.float64], float]]: ...
+) -> list[dict[str, Any]]: ...
 def expected_loss(
     scene_coords: NDArray[np.float32],
     camera_coords: NDArray[np.float32] | None,

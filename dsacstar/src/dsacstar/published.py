@@ -204,7 +204,12 @@ def pose_array(value: Any, name: str) -> np.ndarray:
 
 
 def _backward(
-    coords: np.ndarray, out: np.ndarray, camera: np.ndarray | None, intrinsics: np.ndarray | None, gt_pose: Any, **limits: Any
+    coords: np.ndarray,
+    out: np.ndarray,
+    camera: np.ndarray | None,
+    intrinsics: np.ndarray | None,
+    gt_pose: Any,
+    **limits: Any,
 ) -> float:
     loss, accepted, gradient = _core.expected_loss(
         scene_coords=coords,
@@ -221,7 +226,12 @@ def _backward(
 
 
 def _forward(
-    coords: np.ndarray, origin_3: np.ndarray, out: np.ndarray, camera: np.ndarray | None, intrinsics: np.ndarray | None, **limits: Any
+    coords: np.ndarray,
+    origin_3: np.ndarray,
+    out: np.ndarray,
+    camera: np.ndarray | None,
+    intrinsics: np.ndarray | None,
+    **limits: Any,
 ) -> bool:
     defaults = RansacOptions()
     (row,) = _core.solve(

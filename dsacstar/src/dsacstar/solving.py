@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     # What arrays may come as: of real numbers, on the CPU.
-    ArrayLike = Union[NDArray[Any], torch.Tensor, Sequence[float], Sequence[Sequence[float]]]
+    ArrayLike = NDArray[Any] | torch.Tensor | Sequence[float] | Sequence[Sequence[float]]
 
 MOST_HYPOTHESES = 1_000_000
 LARGEST_SEED = 2**64 - 1
@@ -182,7 +182,9 @@ def solve(
     if weights is not None:
         if sigma is not None:
             raise TypeError("give sigma or its old name weights, not both")
-        warnings.warn("the argument 'weights' is now called 'sigma': standard deviations in metres", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "the argument 'weights' is now called 'sigma': standard deviations in metres", DeprecationWarning, stacklevel=2
+        )
         sigma = weights
     coords_B3hw, origins_B3 = near_origin(scene_coords_B3hw)
     images, _, height, width = coords_B3hw.shape
@@ -200,7 +202,9 @@ def solve(
         scene_coords=coords_B3hw,
         camera_coords=camera_B3hw,
         intrinsics=intrinsics_B4,
-        sigma=None if sigma is None else sigma_array(sigma, "sigma" if weights is None else "weights", (images, height, width)),
+        sigma=None
+        if sigma is None
+        else sigma_array(sigma, "sigma" if weights is None else "weights", (images, height, width)),
         mask=None if mask is None else mask_array(mask, (images, height, width)),
         priors=None if priors is None else prior_rows(priors, origins_B3),
         subsampling=float(options.subsampling),
@@ -233,7 +237,9 @@ def result_of(row: dict[str, Any], origin_3: np.ndarray) -> Result:
     return Result(alternative=alternative, **row)
 
 
-def near_origin(scene_coords_B3hw: Any, name: str = "scene_coords_B3hw", images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def near_origin(
+    scene_coords_B3hw: Any, name: str = "scene_coords_B3hw", images: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(float32 coordinates, [B, 3] float64 origins that were taken off): float64 input keeps what float32 would round."""
     given = as_numpy(scene_coords_B3hw, name)
     if given.dtype.kind != "f" or given.dtype.itemsize <= 4 or given.size == 0:
@@ -257,7 +263,9 @@ def sigma_array(sigma: Any, name: str, shape: tuple[int, int, int]) -> np.ndarra
     """
     sigma_Bhw = float_array(plane(sigma, name), name, shape)
     if np.isnan(sigma_Bhw).any() or (sigma_Bhw < 0).any():
-        raise ValueError(f"{name} holds negative or NaN values: standard deviations are 0 or more (infinity or mask take a cell out)")
+        raise ValueError(
+            f"{name} holds negative or NaN values: standard deviations are 0 or more (infinity or mask take a cell out)"
+        )
     return sigma_Bhw
 
 
@@ -284,7 +292,9 @@ def prior_rows(priors: Priors, origins_B3: np.ndarray) -> np.ndarray:
     pull_B3 = np.zeros((images, 3))  # information times mean, summed over what is known
     if priors.position is not None:
         mean_B3, covariance_B33 = prior_pair(priors.position, "position", (3,), (3, 3), images)
-        if np.abs(covariance_B33 - covariance_B33.swapaxes(1, 2)).max(initial=0.0) > 1e-6 * np.abs(covariance_B33).max(initial=0.0):
+        if np.abs(covariance_B33 - covariance_B33.swapaxes(1, 2)).max(initial=0.0) > 1e-6 * np.abs(covariance_B33).max(
+            initial=0.0
+        ):
             raise ValueError("priors.position: the covariance is not symmetric")
         if images and not np.linalg.eigvalsh(covariance_B33).min() > 0:
             raise ValueError("priors.position: the covariance is not positive definite")
@@ -307,7 +317,9 @@ def prior_rows(priors: Priors, origins_B3: np.ndarray) -> np.ndarray:
     return rows
 
 
-def prior_pair(pair: Any, name: str, first: tuple[int, ...], second: tuple[int, ...], images: int) -> tuple[np.ndarray, np.ndarray]:
+def prior_pair(
+    pair: Any, name: str, first: tuple[int, ...], second: tuple[int, ...], images: int
+) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"priors.{name} must be a pair (value, spread)")
     return prior_part(pair[0], name, first, images), prior_part(pair[1], name, second, images)
@@ -369,7 +381,9 @@ def intrinsics_array(intrinsics: Any, images: int) -> np.ndarray:
             raise ValueError("intrinsics as 3x3 must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
         array = array[:, [0, 1, 0, 1], [0, 1, 2, 2]]
     if array.shape != (images, 4):
-        raise ValueError(f"intrinsics has shape {list(array.shape)}, expected [4], [3, 3], [{images}, 4] or [{images}, 3, 3]")
+        raise ValueError(
+            f"intrinsics has shape {list(array.shape)}, expected [4], [3, 3], [{images}, 4] or [{images}, 3, 3]"
+        )
     if not np.isfinite(array).all():
         raise ValueError("intrinsics must be finite")
     if not (array[:, :2] > 0).all():

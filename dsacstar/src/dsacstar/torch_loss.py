@@ -69,7 +69,9 @@ class PoseLoss(torch.autograd.Function):
             raise TypeError(f"options must be LossOptions, not {type(options).__name__}")
         if not isinstance(scene_coords_B3hw, torch.Tensor):
             raise TypeError(f"scene_coords_B3hw must be a tensor, not {type(scene_coords_B3hw).__name__}")
-        on_cpu = [v.detach().cpu() if isinstance(v, torch.Tensor) else v for v in (scene_coords_B3hw, gt_poses_B44, intrinsics)]
+        on_cpu = [
+            v.detach().cpu() if isinstance(v, torch.Tensor) else v for v in (scene_coords_B3hw, gt_poses_B44, intrinsics)
+        ]
         coords_B3hw = float_array(on_cpu[0], "scene_coords_B3hw", (None, 3, None, None))
         images = coords_B3hw.shape[0]
         poses_B44 = float_array(on_cpu[1], "gt_poses_B44", (images, 4, 4), np.float64)
