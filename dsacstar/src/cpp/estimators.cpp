@@ -262,7 +262,7 @@ double CellEstimator<kModel>::sigma_power(const CameraPose& pose, int count) con
     if (std::isfinite(plain[i])) log_sigmas += static_cast<double>(cells_.log_sigma[i]);
   }
   for (size_t i = static_cast<size_t>(count); i < padded; ++i) plain[i] = std::numeric_limits<float>::infinity();
-  double best = -std::numeric_limits<double>::infinity(), power = 0.0;
+  std::array<double, kSigmaPowers> likelihoods{};
   for (int step = 0; step < kSigmaPowers; ++step) {
     const double tried = static_cast<double>(step) / (kSigmaPowers - 1);
     const float factor = static_cast<float>(-2.0 * tried);
@@ -276,10 +276,12 @@ double CellEstimator<kModel>::sigma_power(const CameraPose& pose, int count) con
     for (int round = 0; round < kSteps; ++round)
       update_mixture(mixture_sums<kModel>(scaled.data(), count, mixture, 25.0 * mixture.outlier_var, nullptr), d, &mixture);
     mixture_sums<kModel>(scaled.data(), count, mixture, 25.0 * mixture.outlier_var, &likelihood);
-    likelihood -= d * tried * log_sigmas + (step == 0 ? 0.0 : kSigmaGain);
-    if (likelihood > best) best = likelihood, power = tried;
+    likelihoods[static_cast<size_t>(step)] = likelihood - d * tried * log_sigmas;
   }
-  return power;
+  const double best = *std::max_element(likelihoods.begin(), likelihoods.end());
+  int power = kSigmaPowers - 1;
+  while (likelihoods[static_cast<size_t>(power)] < best - kSigmaDoubt) --power;
+  return static_cast<double>(power) / (kSigmaPowers - 1);
 }
 
 template <Model kModel>

@@ -2,8 +2,6 @@
 //
 // They were chosen on the problems of benchmarks/solver_families.py with seeds below 10,000.
 #pragma once
-#include <cstdlib>
-
 namespace dsacstar::policy {
 
 // ---- cells
@@ -20,8 +18,8 @@ constexpr int kMostSigmaDraws = 64;  // tries to draw a cell by its sigma before
 constexpr int kFirstBatch = 16;         // hypotheses before the first look whether that was enough
 constexpr int kBatch = 64;              // hypotheses between looks
 constexpr double kEnoughSamples = 6.0;  // expected number of all-inlier samples after which the search stops
-inline const double kEnoughUnclear = getenv("P_UN") ? atof(getenv("P_UN")) : 12.0;  // the same where the noise comes near the threshold, which a compromise may do
-inline const double kClearNoise = getenv("P_CL") ? atof(getenv("P_CL")) : 0.6;      // thresholds; noise below it is clear
+constexpr double kEnoughUnclear = 12.0;  // the same where the noise comes near the threshold, as a compromise's may
+constexpr double kClearNoise = 0.6;      // thresholds; noise below it is clear
 constexpr int kKept = 4;                // best hypotheses of a batch by each score
 constexpr double kGuidedShare = 0.3;    // cells with the nearest neighbours that count as guided
 constexpr int kTrialRounds = 6;         // refinement rounds in which a hypothesis proves itself
@@ -29,8 +27,8 @@ constexpr int kSubsetRounds = 30;       // further rounds of the best on the sub
 constexpr int kSecondRounds = 10;       // rounds of a second look with a narrow mixture
 constexpr double kSubsetTolerance = 0.03, kFinalTolerance = 0.01;  // standard deviations of the pose
 constexpr double kSamePose = 0.5;       // thresholds of mean displacement below which two poses are one
-inline const double kScalesOfNoise = getenv("P_SCALES") ? atof(getenv("P_SCALES")) : 1.5;  // the choice is made at this many noise scales, if that is above the threshold
-inline const double kCap = getenv("P_CAP") ? atof(getenv("P_CAP")) : 1.2;               // thresholds; most that the inliers' spread may be in a capped trial
+constexpr double kScalesOfNoise = 1.5;  // the choice is made at this many noise scales, if above the threshold
+constexpr double kCap = 1.2;            // thresholds; most that the inliers' spread may be in a capped trial
 constexpr double kPriorGate = 30.0;     // squared Mahalanobis distance beyond which a prior excludes a hypothesis
 
 // ---- refinement
@@ -48,7 +46,9 @@ constexpr double kMiddleShift = 6.0;       // squared shift (in the covariance's
 
 // ---- the worth of sigma
 constexpr int kSigmaPowers = 5;            // powers of sigma that are compared: 0, 1/4, 1/2, 3/4, 1
-constexpr double kSigmaGain = 2.0;         // log-likelihood that a power must gain over none
+// The highest power whose log-likelihood is within this of the best: neighbouring cells err alike, so that a likelihood
+// which takes them as independent is far too sure of small differences, and sigma deserves the benefit of the doubt.
+constexpr double kSigmaDoubt = 32.0;
 
 // ---- outputs
 constexpr int kMostBlocks = 24;            // of the grid, for the residuals' correlation

@@ -150,7 +150,6 @@ class Search {
     take([](const Drawn& d) { return d.ranks.wide; });
     take([](const Drawn& d) { return d.ranks.narrow; });
     tried_ = drawn_.size();
-    if (getenv("DBG")) for (const Drawn* d : chosen) fprintf(stderr, "cand %td wide %.1f narrow %.1f c %.1f %.1f %.1f\n", d - drawn_.data(), d->ranks.wide, d->ranks.narrow, d->pose.centre().x(), d->pose.centre().y(), d->pose.centre().z());
     for (const double power : {0.0, 1.0}) {
       if (power > 0.0 && !estimator_.weighted()) break;
       if (estimator_.weighted()) estimator_.use_sigma(power);
@@ -195,7 +194,6 @@ class Search {
     noise_ = estimator_.noise(pose, subset_, threshold);
     outcome_.narrow = std::max(threshold, policy::kScalesOfNoise * noise_);
     best_ = arg_best();
-    if (getenv("DBG")) for (size_t i = 0; i < trials_.size(); ++i) fprintf(stderr, "%c trial %zu score %.1f noise %.2f share %.2f cap %.1f conv %d c %.1f %.1f %.1f narrow %.2f\n", i == best_ ? '*' : ' ', i, trials_[i].score, std::sqrt(trials_[i].refined.mixture.inlier_var), trials_[i].refined.mixture.inlier_share, trials_[i].refined.mixture.most_inlier_var, trials_[i].refined.converged, trials_[i].refined.pose.centre().x(), trials_[i].refined.pose.centre().y(), trials_[i].refined.pose.centre().z(), outcome_.narrow);
   }
 
   size_t arg_best() {
