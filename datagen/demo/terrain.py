@@ -50,7 +50,9 @@ class Canvas:
         for curve in curves:
             points = np.round(self.pixels(curve) + margin - 0.5).astype(np.int32)
             cv2.polylines(free, [points], isClosed=False, color=0)
-        distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers; the last bit of OpenCV's roots depends on where in memory they happen to lie.
+        rough = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = np.sqrt(np.rint(rough.astype(np.float64) ** 2)).astype(np.float32)
         return distance[margin:-margin, margin:-margin] * self.texel
 
 
