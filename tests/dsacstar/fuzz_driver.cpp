@@ -94,7 +94,7 @@ int main(int argc, char** argv) {
     options.threads = r.below(3);
     const auto start = std::chrono::steady_clock::now();
     std::vector<SolveResult> results;
-    solve_batch(std::vector<GridInput>(static_cast<size_t>(r.below(4)), in), {}, options, seed, &results);
+    solve_batch(std::vector<GridInput>(static_cast<size_t>(r.below(4)), in), {}, options, seed, [] { return false; }, &results);
     for (const SolveResult& result : results) {
       successes += result.success;
       if (!result.cam_from_world.finite() || !std::isfinite(result.score)) fail("pose or score not finite", run);
