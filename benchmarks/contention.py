@@ -95,21 +95,16 @@ def measure(environment: dict[str, str], *, trainings: int, hogs: int, seconds: 
             if child.stdout.readline() != "ready\n":
                 sys.exit("the training of the benchmark failed")
         neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(hogs)]
-        results = [child.communicate("\n" if child is children[-1] else None)[0] for child in _started(children)]
+        for child in children:  # all are told before the first one is waited for: their seconds must overlap
+            child.stdin.write("\n")
+            child.stdin.flush()
+        results = [child.communicate()[0] for child in children]
     finally:
         for process in neighbours + children:
             process.kill()
             process.wait()
     numbers = [tuple(map(float, result.split())) for result in results]
     return statistics.mean(n[0] for n in numbers), statistics.mean(n[1] for n in numbers)
-
-
-def _started(children: list[subprocess.Popen]) -> list[subprocess.Popen]:
-    """All children but the last told to start, together; the last one is told by communicate()."""
-    for child in children[:-1]:
-        child.stdin.write("\n")
-        child.stdin.flush()
-    return children
 
 
 def main() -> None:
