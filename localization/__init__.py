@@ -1,0 +1,1 @@
+"""From views to answers: preprocess, predict, solve, refine against the map, judge."""
