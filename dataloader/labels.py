@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from geometry.cameras import intrinsics_matrix
 from geometry.grid import NODATA, STRIDES, grid_size
 from geometry.poses import check_pose
+from records.tensors import first_line, load_tensors
 from tasks import LAS_CODE_TO_CLASS, Task
 
 
@@ -85,12 +85,7 @@ def label_stride(path: Path, map_Chw: torch.Tensor, height_px: int, width_px: in
 
 
 def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    try:
-        label = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"label file not found: {path}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"cannot read label file {path}: {str(error).splitlines()[0]}") from None
+    label = load_tensors(path, "label file")
     if not isinstance(label, torch.Tensor):
         raise ValueError(f"label file {path} holds a {type(label).__name__}, not a tensor")
     if task.label_channels == 0 and label.ndim == 2:
@@ -105,11 +100,12 @@ def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _read_classes(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     try:
-        codes_HW = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # np.load would take archives and pickles for arrays too
+            codes_HW = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"label file not found: {path}") from None
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"cannot read label file {path}: {error}") from None
+        raise ValueError(f"label file {path} cannot be read: {first_line(error)}") from None
     if codes_HW.ndim != 2:
         raise ValueError(f"label file {path} must have shape [H, W], found {list(codes_HW.shape)}")
     table = np.full(256, 255, np.uint8)

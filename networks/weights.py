@@ -13,7 +13,7 @@ from networks.architecture import architecture_of
 from networks.build import build
 from networks.head import load_published, published_state_dict, set_head_scale
 from networks.transposenet import DenseNetwork
-from records.tensors import damaged_entry, save_tensors
+from records.tensors import damaged_entry, first_line, save_tensors
 
 _EXPECTED = "expected a plain state dict: tensors by name"
 
@@ -88,14 +88,10 @@ def _read(path: Path) -> Any:
             raise ValueError(f"{path} holds a Python object ({match[1]}), whose code is not run; {_EXPECTED}") from error
         raise ValueError(f"{path} is not a weights file, or a damaged one; {_EXPECTED}") from error
     except Exception as error:  # damage shows itself in every kind of exception
-        raise ValueError(f"{path} is damaged or incomplete ({_first_line(error)}); {_EXPECTED}") from error
+        raise ValueError(f"{path} is damaged or incomplete ({first_line(error)}); {_EXPECTED}") from error
     if damaged:
         raise ValueError(f"{path} is damaged: the checksum of its entry {damaged!r} is wrong")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _description(value: Any) -> str:
