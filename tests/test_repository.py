@@ -121,6 +121,27 @@ def test_every_python_file_stands_in_the_table_or_above_it():
     assert rooms <= IMPORTS.keys() | set(ABOVE), f"no row for {sorted(rooms - IMPORTS.keys() - set(ABOVE))}"
 
 
+# Values do not change behind the back of whoever holds them. What is built up step by step says so here.
+CHANGING = {
+    ("datagen/demo/structures.py", "Scene"),
+    ("datagen/provenance.py", "Inputs"),
+    ("evaluation/run.py", "Outcome"),
+}
+
+
+def test_dataclasses_are_frozen():
+    changing = set()
+    for path in PYTHON:
+        if room_of(path) in ABOVE:
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            decorators = [ast.unparse(d) for d in node.decorator_list] if isinstance(node, ast.ClassDef) else []
+            declared = [text for text in decorators if text.startswith(("dataclass", "dataclasses.dataclass"))]
+            if declared and "frozen=True" not in declared[0]:
+                changing.add((path, node.name))
+    assert changing == CHANGING
+
+
 @pytest.mark.parametrize("path", PYTHON)
 def test_syntax_of_the_oldest_python(path):
     ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=path, feature_version=OLDEST_PYTHON)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,7 +177,8 @@ def test_an_evaluation_leaves_all_its_files(plane_section, tmp_path):
 def test_every_image_is_drawn(plane_section, tmp_path):
     plane_section(2, "scene/val_sim")
     make_run(tmp_path / "run")
-    evaluate(on_val_sim(tmp_path, "--plot"), CPU)
+    for _ in range(2):  # again, over those that are there
+        evaluate(on_val_sim(tmp_path, "--plot"), CPU)
     pictures = sorted((tmp_path / "run" / f"val_sim_{NAME}_coord_plots").iterdir())
     assert [p.name for p in pictures] == ["view_000.png", "view_001.png"]
     assert pictures[0].read_bytes().startswith(b"\x89PNG")
@@ -612,6 +615,19 @@ def test_contradictions_are_refused_before_anything_is_written(plane_section, tm
     with pytest.raises((ValueError, OSError), match=message):
         evaluate(parse("scene", *arguments, *sections, *common, "--network_in", tmp_path / "run"), CPU)
     assert sorted((tmp_path / "run").iterdir()) == before
+
+
+def test_a_folder_that_takes_no_results_is_found_out_before_the_work(plane_section, tmp_path, monkeypatch):
+    plane_section(1, "scene/val_sim")
+    make_run(tmp_path / "run")
+
+    def refuse(*, dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("evaluation.run.predictions", None)
+    with pytest.raises(PermissionError, match=rf"cannot write results into {tmp_path / 'run'}: Read-only file system"):
+        evaluate(on_val_sim(tmp_path), CPU)
 
 
 def test_the_overview_is_of_one_weights_file(plane_section, tmp_path):
