@@ -66,9 +66,7 @@ def run(args: argparse.Namespace) -> None:
         )
         inputs.check_unchanged()
         for name in names:
-            made = provenance.section_record(
-                settings[name], inputs.found, sections.frame_of(scene), images=len(settings[name]["stems"])
-            )
+            made = provenance.section_record(settings[name], inputs.found, scene, images=len(settings[name]["stems"]))
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         sections.write_split_record(staged[record.name], parts)

@@ -142,9 +142,7 @@ def run(args: argparse.Namespace) -> None:
         )
         inputs.check_unchanged()
         for name, stems in parts.items():
-            made = provenance.section_record(
-                settings, inputs.found, sections.frame_of(scene), images=len(stems), rejected=rejected
-            )
+            made = provenance.section_record(settings, inputs.found, scene, images=len(stems), rejected=rejected)
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         if not args.section:
