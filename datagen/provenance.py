@@ -31,7 +31,7 @@ RECORD_VERSION = 1
 # Options that change nothing in a section: how it is made, where it goes, and what is recorded as an input instead.
 _WITHOUT_EFFECT = {"run", "command", "workers", "overwrite", "resume", "output_dir", "scene", "split", "origin"}
 _RASTERS = ("surface", "ortho", "landcover")
-_CAMERAS = ("cameras", "colmap", "around", "poses")
+_CAMERAS = ("cameras", "colmap", "nerfstudio", "odm", "geo_txt", "around", "poses", "flight")
 _OTHER = {
     "surface": "another surface model",
     "ortho": "another orthophoto",

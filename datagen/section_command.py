@@ -22,6 +22,7 @@ from datagen.common_arguments import (
     share,
 )
 from datagen.render import Backdrop, Renderer, View
+from datagen.written import check_written
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ def run(args: argparse.Namespace) -> None:
             lhs = {name.removesuffix("_sim"): stems for name, stems in parts.items()}
             sections.write_split_record(staged[record.name], lhs)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(stems)})" for name, stems in parts.items()))
+    check_written([scene_dir / name for name in parts])
 
 
 def _render(args: argparse.Namespace, renderer: Renderer, camera: Camera) -> View:
