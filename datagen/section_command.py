@@ -22,6 +22,7 @@ from datagen.common_arguments import (
     share,
 )
 from datagen.render import Backdrop, Renderer, View
+from datagen.written import check_written
 
 log = logging.getLogger(__name__)
 
@@ -142,15 +143,14 @@ def run(args: argparse.Namespace) -> None:
         )
         inputs.check_unchanged()
         for name, stems in parts.items():
-            made = provenance.section_record(
-                settings, inputs.found, sections.frame_of(scene), images=len(stems), rejected=rejected
-            )
+            made = provenance.section_record(settings, inputs.found, scene, images=len(stems), rejected=rejected)
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         if not args.section:
             lhs = {name.removesuffix("_sim"): stems for name, stems in parts.items()}
             sections.write_split_record(staged[record.name], lhs)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(stems)})" for name, stems in parts.items()))
+    check_written([scene_dir / name for name in parts])
 
 
 def _render(args: argparse.Namespace, renderer: Renderer, camera: Camera) -> View:
