@@ -15,7 +15,7 @@ from torch import nn
 from dataloader.geometry_check import check_geometry
 from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
 from dataloader.section import SectionDataset
-from evaluation.checkpoints import Weights, find_weights
+from evaluation.checkpoints import Weights, find_weights, named_encoders
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.dense import DenseFigures, dense_results
 from evaluation.options import EvaluationOptions
@@ -107,6 +107,13 @@ def check_architecture(found: Architecture, options: EvaluationOptions, weights:
             raise ValueError(f"{weights} has {name} = {getattr(found, name)}, but a flag says {value}")
 
 
+def _check_name(weights: Path, found: Architecture) -> None:
+    """A name decides nothing, but one that says something else than the file may be a mistake of whoever named it."""
+    named = named_encoders(weights)
+    if named is not None and named != found.num_encoders:
+        logger.warning("%s is named like a network of %d encoders, but holds %d", weights, named, found.num_encoders)
+
+
 def _open_section(options: EvaluationOptions, name: str) -> _Section:
     """The section, after a look at whether its labels, poses and calibrations belong together."""
     folders = section_dirs(options.scene_dir, name)
@@ -136,6 +143,7 @@ class _Evaluation:
             logger.error("cannot be read, passed over: %s", error)
             return
         check_architecture(net.architecture, options, weights.path)
+        _check_name(weights.path, net.architecture)
         settings = self._settings(weights, net)
         content = weights_fingerprint(weights.path)
         asks_for_files = options.plot or options.save_pred or options.overview is not None

@@ -1,4 +1,4 @@
-"""Weights files: a plain `torch.save`d state dict, read without unpickling anything else."""
+"""Weights files: a plain `torch.save`d state dict, read without unpickling anything else, or safetensors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from networks.architecture import architecture_of
 from networks.build import build
 from networks.head import load_published, published_state_dict, set_head_scale
+from networks.safetensors_file import SUFFIX, read_safetensors
 from networks.transposenet import DenseNetwork
 from records.tensors import damaged_entry, first_line, save_tensors
 
@@ -19,7 +20,7 @@ _EXPECTED = "expected a plain state dict: tensors by name"
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Reads a weights file onto the CPU, as float32.
+    """Reads a weights file onto the CPU, as float32; the name's ending tells safetensors from torch's format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,7 +30,7 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file not found: {path}")
-    content = _read(path)
+    content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not a weights file: it holds {_description(content)}; {_EXPECTED}")
     state_dict = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import SceneStatistics
 from networks.architecture import Architecture
+from networks.safetensors_file import SUFFIX, read_texts
 from records import fingerprint
 from records.files import plain, read_json, write_json
 from records.options import from_record
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 RECORD_NAME = "training.json"
 RECORD_FORMAT = "crossloc run record"
 RECORD_VERSION = 1
+# Under this name the record is a text in the header of a safetensors file.
+RECORD_TEXT = "crossloc_record"
 STAGES = ("pretrain", "finetune", "decoder", "e2e")
 KINDS = ("sim_only", "pairs", "real_only")
 DOMAINS = ("in_place", "out_of_place")
@@ -246,11 +250,13 @@ def read_record(path: Path) -> RunRecord:
 def record_of(weights: Path) -> RunRecord | None:
     """The record of a weights file: `<stem>.json` beside it, else the folder's training.json; None without one.
 
-    A JSON file of somebody else beside the weights is passed over with a warning.
+    A JSON file of somebody else beside the weights is passed over with a warning. Safetensors hold their record themselves.
 
     Raises:
         ValueError: the record is damaged, of another version, or was written for other weights.
     """
+    if weights.suffix == SUFFIX:
+        return _record_inside(weights)
     sidecar = weights.with_suffix(".json")
     if sidecar.is_file():
         content = _json_or_none(sidecar)
@@ -265,6 +271,17 @@ def record_of(weights: Path) -> RunRecord | None:
         logger.warning("%s is not the record of a run; taken for somebody else's file", sidecar)
     in_folder = weights.parent / RECORD_NAME
     return read_record(in_folder) if in_folder.is_file() else None
+
+
+def _record_inside(weights: Path) -> RunRecord | None:
+    text = read_texts(weights).get(RECORD_TEXT)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the record in {weights} is damaged: {error}") from None
+    return RunRecord.from_json(content, f"the record in {weights}")
 
 
 def _json_or_none(path: Path) -> Any:

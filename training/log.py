@@ -21,6 +21,8 @@ from training.run_folder import LOG_NAME
 
 CSV_NAME = "training_log.csv"
 LOG_NAMES = (LOG_NAME, CSV_NAME)
+# A picture takes a few hundredths of a second.
+_PICTURE_EVERY_SECONDS = 30.0
 
 
 class NotFinite(ArithmeticError):
@@ -90,6 +92,7 @@ class TrainingLog:
         )
         self._pending: list[_Step] = []
         self._busy_seconds = 0.0
+        self._pictured_epoch, self._pictured_at = -1, -math.inf
 
     def message(self, text: str) -> None:
         """Lines of output.log."""
@@ -122,6 +125,15 @@ class TrainingLog:
     @property
     def steps_waiting(self) -> int:
         return len(self._pending)
+
+    def wants_picture(self, epoch: int) -> bool:
+        """Whether a step should be drawn: the first one of an epoch, where epochs are not shorter than half a minute."""
+        return epoch != self._pictured_epoch and time.monotonic() - self._pictured_at >= _PICTURE_EVERY_SECONDS
+
+    def picture(self, grid_3HW: torch.Tensor, *, epoch: int, images_seen: int) -> None:
+        """A picture for TensorBoard, uint8 RGB (see `training.pictures`)."""
+        self._board.add_image("images", grid_3HW, images_seen)
+        self._pictured_epoch, self._pictured_at = epoch, time.monotonic()
 
     def flush(self) -> None:
         """Writes the steps that wait; one transfer from the device for all of them.

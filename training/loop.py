@@ -34,6 +34,7 @@ from training.identity import build_record
 from training.log import LOG_NAMES, NotFinite, TrainingLog
 from training.optimizer import build_optimizer
 from training.options import TrainingOptions
+from training.pictures import picture_grid
 from training.run_folder import RunFolder, StartingPoint, choose_start, folder_of, write_records
 from training.schedule import learning_rate
 from training.starting_weights import build_network
@@ -250,6 +251,9 @@ class _Trainer:
         # On a CPU looking costs nothing; on a GPU it would wait, so there the log looks, before any state is saved.
         if self.device.type == "cpu" and not torch.isfinite(result.total):
             raise NotFinite(before, raw.stems)
+        if log.wants_picture(epoch):
+            grid_3HW = picture_grid(options.task, batch, self.record.preprocessing, prediction, sigma)
+            log.picture(grid_3HW, epoch=epoch, images_seen=before + len(raw.stems))
         self.optimizer.zero_grad(set_to_none=True)
         result.total.backward()
         self.lanes.backward()

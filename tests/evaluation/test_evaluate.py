@@ -693,3 +693,19 @@ def test_the_command_reports_errors_in_one_line(repository, tmp_path):
     assert done.returncode == 2 and done.stderr.strip() == f"error: scene folder not found: {tmp_path / 'scene'}"
     done = subprocess.run([*command, "pose"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: unknown --task 'pose'")
+
+
+def test_weights_as_safetensors_give_the_same_results(tmp_path, plane_section, caplog):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    from runs.convert import convert
+
+    plane_section(2, "scene/val_sim")
+    make_run(tmp_path / "run")
+    names = (NAME, "crossloc.safetensors")
+    convert(tmp_path / "run" / NAME, tmp_path / "run" / names[1])
+    for name in names:
+        evaluate(parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path,
+                       "--network_in", tmp_path / "run" / name), CPU)  # fmt: skip
+    first, second = (entries(tmp_path / "run", name=name)[-1] for name in names)
+    assert first["summary"] == second["summary"] and first["settings"] == second["settings"]
+    assert "crossloc.safetensors is named like a network of 3 encoders, but holds 0" in caplog.text
