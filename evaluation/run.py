@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from evaluation.dense import DenseFigures, dense_results
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
-from evaluation.predict import predictions
+from evaluation.predict import predictions_of_many
 from evaluation.reports import (
     Subject,
     save_arrays,
@@ -42,6 +43,8 @@ from tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
+# Weights files in memory at once: photos are decoded and prepared once for all of them.
+_NETWORKS_AT_ONCE = 8
 # What another system's weights were trained in.
 _PRECISION_WITHOUT_RECORD = "float32"
 
@@ -69,6 +72,16 @@ class _Section:
     contents: tuple[SectionRecord, ...]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A weights file to be evaluated on one section."""
+
+    net: nn.Module
+    weights: Path
+    section: _Section
+    subject: Subject
+
+
 def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     """Evaluates every chosen weights file on every chosen section and writes the reports beside the weights.
 
@@ -90,8 +103,9 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
         _check_writable(folder)
 
     evaluation = _Evaluation(options, device)
-    for weights in chosen:
-        evaluation.of_weights(weights, [sections[name] for name in wanted[weights.path]])
+    for start in range(0, len(chosen), _NETWORKS_AT_ONCE):
+        group = chosen[start : start + _NETWORKS_AT_ONCE]
+        evaluation.of_weights([(weights, [sections[name] for name in wanted[weights.path]]) for weights in group])
     damaged = evaluation.outcome.damaged
     if damaged and len(damaged) == len(chosen):
         raise ValueError("; ".join(damaged.values()))
@@ -133,30 +147,40 @@ class _Evaluation:
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 
-    def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
-        """Evaluates one weights file on its sections."""
+    def of_weights(self, chosen: Sequence[tuple[Weights, list[_Section]]]) -> None:
+        """Evaluates weights files on their sections: those that see the same images in one pass over a section."""
+        passes: dict[tuple, list[_Candidate]] = {}
+        for weights, sections in chosen:
+            try:
+                net = load_network(weights.path)
+            except ValueError as error:
+                self.outcome.damaged[weights.path] = str(error)
+                logger.error("cannot be read, passed over: %s", error)
+                continue
+            for candidate in self._candidates(weights, net, sections):
+                settings = candidate.subject.settings
+                alike = candidate.section.name, settings["preprocessing"], settings["precision"], net.architecture.fullsize
+                passes.setdefault(alike, []).append(candidate)
+        for candidates in passes.values():
+            for candidate, report in zip(candidates, self._in_one_pass(candidates), strict=True):
+                logger.info("%s\n%s", candidate.weights, report)
+                if candidate.weights not in self.outcome.evaluated:
+                    self.outcome.evaluated.append(candidate.weights)
+
+    def _candidates(self, weights: Weights, net: nn.Module, sections: list[_Section]) -> Iterator[_Candidate]:
+        """What is to be evaluated of a weights file."""
         options = self.options
-        try:
-            net = load_network(weights.path)
-        except ValueError as error:
-            self.outcome.damaged[weights.path] = str(error)
-            logger.error("cannot be read, passed over: %s", error)
-            return
         check_architecture(net.architecture, options, weights.path)
         _check_name(weights.path, net.architecture)
-        settings = self._settings(weights, net)
-        content = weights_fingerprint(weights.path)
+        settings, content = self._settings(weights, net), weights_fingerprint(weights.path)
         asks_for_files = options.plot or options.save_pred or options.overview is not None
         for section in sections:
             subject = Subject(section.name, content, section.contents, settings)
             if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
                 logger.info("%s on %s: evaluated already", weights.path, section.name)
                 self.outcome.skipped.append((weights.path, section.name))
-                continue
-            report = self._of_section(net, weights.path, subject, section.folders)
-            logger.info("%s\n%s", weights.path, report)
-            if weights.path not in self.outcome.evaluated:
-                self.outcome.evaluated.append(weights.path)
+            else:
+                yield _Candidate(net, weights.path, section, subject)
 
     def _settings(self, weights: Weights, net: nn.Module) -> dict[str, Any]:
         """Everything that decides the figures, besides weights and data."""
@@ -192,28 +216,30 @@ class _Evaluation:
             self._without_record[grayscale] = choose()
         return self._without_record[grayscale]
 
-    def _of_section(self, net: nn.Module, weights: Path, subject: Subject, folders: list[Path]) -> str:
-        """Predicts, measures and writes; returns the report's block."""
-        options, section, task = self.options, subject.section, self.options.task
-        preprocessing = subject.settings["preprocessing"]
-        dataset = SectionDataset(folders, task, preprocessing.image_height)
-        stream = predictions(
-            net,
+    def _in_one_pass(self, candidates: list[_Candidate]) -> list[str]:
+        """Predicts, measures and writes; returns the reports' blocks."""
+        options, task = self.options, self.options.task
+        first = candidates[0]
+        section, folders, settings = first.section.name, first.section.folders, first.subject.settings
+        dataset = SectionDataset(folders, task, settings["preprocessing"].image_height)
+        stream = predictions_of_many(
+            [candidate.net for candidate in candidates],
             dataset,
-            preprocessing,
+            settings["preprocessing"],
             device=self.device,
-            precision=subject.settings["precision"],
+            precision=settings["precision"],
             num_workers=options.num_workers,
-            title=f"{weights.name} {section}",
+            title=f"{first.weights.name if len(candidates) == 1 else f'{len(candidates)} networks'} {section}",
         )
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
-        figures = CoordFigures() if solves_poses else DenseFigures(task)
-        pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
-        plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
+        figures_of = [CoordFigures() if solves_poses else DenseFigures(task) for _ in candidates]
         kept = []
         for result in results:
-            figures.add(result)
+            weights = candidates[result.network].weights
+            pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
+            plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
+            figures_of[result.network].add(result)
             # In a group of sections the same stem occurs more than once.
             name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
             if pred_folder is not None:
@@ -223,11 +249,15 @@ class _Evaluation:
             if options.overview is not None:
                 kept.append(result)
 
-        if figures.positions_N3 is not None:
-            write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
-        if options.overview is not None:
-            draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
-        return write_results(weights, task, subject, figures.summary(), figures.rows)
+        reports = []
+        for candidate, figures in zip(candidates, figures_of, strict=True):
+            weights, summary = candidate.weights, figures.summary()
+            if figures.positions_N3 is not None:
+                write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
+            if options.overview is not None:
+                draw_overview(kept, summary, f"{options.scene}, {section}, {weights.stem}", options.overview)
+            reports.append(write_results(weights, task, candidate.subject, summary, figures.rows))
+        return reports
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
