@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from dataloader.images import decode_image, resize_image, resized_shape
-from dataloader.labels import label_stride, read_calibration, read_label, read_pose
+from dataloader.labels import label_camera, read_calibration, read_label, read_pose
 from geometry.cameras import resize_intrinsics
 from tasks import task_named
 
@@ -41,14 +41,14 @@ class View:
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of a photo, on the grid of the image as stored.
+    """What is known of a photo, on the grid of the image that the label was made for: the one stored, or a smaller one.
 
     Attributes:
         map_Chw: [C, h, w] float32; [1, H, W] uint8 class indices for semantics.
         valid_1hw: bool [1, h, w].
         world_from_cam_44: float64 camera-to-world pose, metres.
-        K_33: float64 intrinsics of the stored image, pixels.
-        stride: pixels of the stored image per cell, 8 or 1.
+        K_33: float64 intrinsics of that image, pixels.
+        stride: pixels of that image per cell, 8 or 1.
     """
 
     map_Chw: torch.Tensor
@@ -183,10 +183,10 @@ class SectionDataset(Dataset):
         H, W = stored_HW3.shape[:2]
         K_33 = read_calibration(files.calibration, H, W)
         map_Chw, valid_1hw = read_label(files.label, self.task)
-        stored_stride = label_stride(files.label, map_Chw, H, W, self.task)
-        if self.stride is not None and stored_stride > self.task.stride(self.stride == 1):
-            raise ValueError(f"label file {files.label} {too_coarse(stored_stride)}")
-        label = Label(map_Chw, valid_1hw, read_pose(files.pose), K_33, stored_stride)
+        camera = label_camera(files.label, map_Chw, H, W, self.task, K_33)
+        if self.stride is not None and camera.stride > self.task.stride(self.stride == 1):
+            raise ValueError(f"label file {files.label} {too_coarse(camera.stride)}")
+        label = Label(map_Chw, valid_1hw, read_pose(files.pose), camera.K_33, camera.stride)
         return _view(stored_HW3, K_33, self.image_height, self.stems[position]), label
 
 
