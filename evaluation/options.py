@@ -99,6 +99,18 @@ class EvaluationOptions:
         metavar="PICTURE",
         help="one picture of the whole: predictions, errors, track (one weights file and section, coord)",
     )
+    calibrate: bool = option(
+        False,
+        decides=False,
+        help="learn from this section (of validation) how far answers can be believed; kept beside the weights",
+    )
+    error_bound: float | None = option(
+        None,
+        check=positive,
+        decides=False,
+        metavar="M",
+        help="with --calibrate: what a verdict promises, metres; default: 5 % of the section's distance to the ground",
+    )
     resume: bool = option(False, decides=False, help="skip what was evaluated already: same weights, section and settings")
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
@@ -178,6 +190,10 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
     options = options_from(EvaluationOptions, args, search_dir=args.search_dir)
     if options.overview is not None and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--overview draws one section of the coord task")
+    if options.calibrate and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--calibrate learns from one section of the coord task")
+    if options.calibrate and options.section[0].startswith("test"):
+        raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
     if options.tiny and options.runs.size == "full":
         raise ValueError("--tiny and --size full contradict each other")
     return options

@@ -33,6 +33,8 @@ from evaluation.reports import (
 )
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
+from evaluation.trust import TrustFigures, learn_calibration, write_metrics
+from localization.calibration import calibration_of, write_calibration
 from networks import load_network
 from networks.architecture import Architecture
 from runs.device import resolved_precision
@@ -138,7 +140,7 @@ class _Evaluation:
         check_architecture(net.architecture, options, weights.path)
         settings = self._settings(weights, net)
         content = weights_fingerprint(weights.path)
-        asks_for_files = options.plot or options.save_pred or options.overview is not None
+        asks_for_files = options.plot or options.save_pred or options.overview is not None or options.calibrate
         for section in sections:
             subject = Subject(section.name, content, section.contents, settings)
             if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
@@ -199,13 +201,16 @@ class _Evaluation:
             title=f"{weights.name} {section}",
         )
         solves_poses = EVALUATIONS[task].measure is None
+        trust = TrustFigures(None if options.calibrate or not solves_poses else calibration_of(weights))
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
         figures = CoordFigures() if solves_poses else DenseFigures(task)
         pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
         plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
         kept = []
-        for result in results:
+        for files, result in zip(dataset.files, results, strict=True):
             figures.add(result)
+            if solves_poses:
+                trust.add(result, files.image)
             # In a group of sections the same stem occurs more than once.
             name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
             if pred_folder is not None:
@@ -217,9 +222,20 @@ class _Evaluation:
 
         if figures.positions_N3 is not None:
             write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
+        if solves_poses:
+            if options.calibrate:
+                self._calibrate(weights, subject, trust)
+            write_metrics(weights, subject, trust)
         if options.overview is not None:
             draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
         return write_results(weights, task, subject, figures.summary(), figures.rows)
+
+    def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
+        """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
+        calibration = learn_calibration(trust, subject, self.options.error_bound)
+        path = write_calibration(weights, calibration)
+        logger.info("%s\n%s", path, calibration)
+        trust.judge_by(calibration)
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
