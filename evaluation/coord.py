@@ -26,6 +26,7 @@ class CoordResult:
         sigma_hw: predicted standard deviation, metres, or None.
         pose: the estimate; `pose_true_44` the truth, camera-to-world.
         translation_m, rotation_deg: pose errors, infinite without a pose.
+        K_33: intrinsics of `image_HW3`, pixels.
     """
 
     stem: str
@@ -38,6 +39,7 @@ class CoordResult:
     pose_true_44: np.ndarray
     translation_m: float
     rotation_deg: float
+    K_33: np.ndarray | None = None
 
     @property
     def error_hw(self) -> np.ndarray:
@@ -106,6 +108,7 @@ def coord_results(predictions: Iterable[Prediction], options: SolverOptions) -> 
                 pose_true_44=true_44.numpy(),
                 translation_m=errors[0] if pose.success else float("inf"),
                 rotation_deg=errors[1] if pose.success else float("inf"),
+                K_33=batch.K_B33[index].double().cpu().numpy(),
             )
 
 

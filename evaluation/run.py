@@ -18,6 +18,7 @@ from dataloader.section import SectionDataset
 from evaluation.checkpoints import Weights, find_weights
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.dense import DenseFigures, dense_results
+from evaluation.html_report import open_geodata, write_html_report
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
@@ -83,6 +84,8 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
+    if options.report is not None and len(chosen) != 1:
+        raise ValueError(f"--report shows one weights file, but {len(chosen)} were chosen")
     wanted = {w.path: list(dict.fromkeys(section_for(s, w.run, w.path) for s in options.section)) for w in chosen}
     sections = {name: _open_section(options, name) for name in dict.fromkeys(itertools.chain(*wanted.values()))}
     for weights in chosen:
@@ -125,6 +128,10 @@ class _Evaluation:
 
     def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
         self.options, self.device = options, device
+        self.pictures_whole = options.overview is not None or options.report is not None
+        # Opened first: geodata of another place are refused before the work, not after it.
+        with_geodata = options.report is not None and options.surface
+        self.geodata = open_geodata(options.surface, options.ortho, options.scene_dir) if with_geodata else None
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 
@@ -140,7 +147,7 @@ class _Evaluation:
         check_architecture(net.architecture, options, weights.path)
         settings = self._settings(weights, net)
         content = weights_fingerprint(weights.path)
-        asks_for_files = options.plot or options.save_pred or options.overview is not None or options.calibrate
+        asks_for_files = options.plot or options.save_pred or options.calibrate or self.pictures_whole
         for section in sections:
             subject = Subject(section.name, content, section.contents, settings)
             if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
@@ -217,9 +224,10 @@ class _Evaluation:
                 save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
             if plot_folder is not None:
                 draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
-            if options.overview is not None:
+            if self.pictures_whole:
                 kept.append(result)
 
+        title = f"{options.scene}, {section}, {weights.stem}"
         if figures.positions_N3 is not None:
             write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
         if solves_poses:
@@ -227,7 +235,10 @@ class _Evaluation:
                 self._calibrate(weights, subject, trust)
             write_metrics(weights, subject, trust)
         if options.overview is not None:
-            draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
+            draw_overview(kept, figures.summary(), title, options.overview)
+        if options.report is not None:
+            write_html_report(kept, trust, options.solver.threshold, title, options.report, self.geodata)
+            logger.info("report: %s", options.report)
         return write_results(weights, task, subject, figures.summary(), figures.rows)
 
     def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:

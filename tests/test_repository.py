@@ -38,7 +38,9 @@ IMPORTS = {
     ),
     "exports": ("localization", "datagen", "runs", "networks", "geometry", "records", "tasks"),
     "evaluation": (
+        "exports",
         "localization",
+        "datagen",
         "runs",
         "loss",
         "networks",

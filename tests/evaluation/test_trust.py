@@ -190,3 +190,36 @@ def test_the_solver_says_what_it_knows(plane_section):
     )
     (published,) = solve_poses(noisy, None, K_133, SolverOptions("published"), stride=8)
     assert published.confidence is None and published.covariance_66 is None
+
+
+def test_reprojection_errors_are_of_the_pose():
+    """Points on the rays of their cells have none; a pose off by 1 m moves points 80 m away by f / 80 px."""
+    from evaluation.html_report import reprojection_error
+
+    K_33 = np.array([[64.0, 0, 48], [0, 64, 32], [0, 0, 1]])
+    columns, rows = np.meshgrid(np.arange(12) * 8 + 4.0, np.arange(8) * 8 + 4.0)
+    coords_3hw = np.stack(((columns - 48) / 64 * 80, (rows - 32) / 64 * 80, np.full((8, 12), 80.0)))
+    np.testing.assert_allclose(reprojection_error(coords_3hw, np.eye(4), K_33, 64, 96), 0, atol=1e-9)
+    moved_44 = np.eye(4)
+    moved_44[0, 3] = 1.0
+    np.testing.assert_allclose(reprojection_error(coords_3hw, moved_44, K_33, 64, 96), 0.8)
+    assert np.isinf(reprojection_error(-coords_3hw, np.eye(4), K_33, 64, 96)).all()
+
+
+def test_the_report_of_an_evaluation(tmp_path, plane_section):
+    plane_section(3, "scene/val_sim")
+    make_run(tmp_path / "run")
+    arguments = ["scene", "--task", "coord", "--network_in", tmp_path / "run", "--datasets_dir", tmp_path]
+    arguments += ["--section", "val_sim", "--report", tmp_path / "pages/report.html"]
+    evaluate(parse_options([str(a) for a in arguments]), torch.device("cpu"))
+    text = (tmp_path / "pages/report.html").read_text()
+    assert text.count("<section") == 6 and text.count('class="true"') == 3  # all three are among the worst ten
+    assert "Without --surface and --ortho there are no renders" in text and "median position error" in text
+    assert "predicted sigma" in text and "view_002" in text and text.count('class="curve"') == 2
+
+
+def test_report_flags_that_make_no_sense(tmp_path):
+    with pytest.raises(ValueError, match="--report shows one section"):
+        parse_options(["scene", "--task", "coord", "--report", "a.html"])
+    with pytest.raises(ValueError, match="--surface and --ortho go together"):
+        parse_options(["scene", "--task", "coord", "--surface", "a.tif"])
