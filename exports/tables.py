@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from exports.georeference import Georeference
 from exports.spread import Spread
 from localization.answer import Answer
-from records.files import replacing, write_json
+from records.files import read_json, replacing, write_json
 
 GEOGRAPHIC_COLUMNS = ("longitude_deg", "latitude_deg", "height_m", "yaw_deg", "pitch_deg", "roll_deg")
 # Digits that keep 1 mm or 0.001 deg.
@@ -93,8 +94,52 @@ def write_answers_json(
             "in the world in metres); intrinsics of the upright photo without distortion",
             "frame": frame,
             "height_datum": None if georeference is None else georeference.datum,
+            "ellipsoidal": None if georeference is None else georeference.ellipsoidal,
             "answers": [answer_record(answer, georeference) for answer in answers],
         },
+    )
+
+
+@dataclass(frozen=True)
+class AnswersFile:
+    """What `write_answers_json` keeps: the answers, their frame, and what heights are above (`Georeference`)."""
+
+    answers: list[Answer]
+    frame: dict[str, Any] | None
+    datum: str | None
+    ellipsoidal: bool | None
+
+
+def read_answers_json(path: Path) -> AnswersFile:
+    """The answers of a localisation; coarse ones within refined ones are left behind.
+
+    Raises:
+        FileNotFoundError, ValueError: absent, not JSON, or another file; names it.
+    """
+    content = read_json(path, "poses")
+    try:
+        answers = [_answer(record) for record in content["answers"]]
+        return AnswersFile(answers, content["frame"], content["height_datum"], content["ellipsoidal"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} holds no answers of a localisation") from None
+
+
+def _answer(record: dict[str, Any]) -> Answer:
+    pose, covariance = record["world_from_cam"], record["covariance"]
+    return Answer(
+        name=record["name"],
+        world_from_cam_44=np.eye(4) if pose is None else np.array(pose, np.float64).reshape(4, 4),
+        K_33=np.array(record["intrinsics"], np.float64).reshape(3, 3),
+        size_wh=tuple(record["size"]),
+        verdict=record["verdict"],
+        confidence=record["confidence"],
+        covariance_66=np.full((6, 6), np.inf) if covariance is None else np.array(covariance, np.float64).reshape(6, 6),
+        inlier_share=record["inlier_share"],
+        score=record["score"],
+        sigma=record["coordinate_sigma_m"],
+        stage=record["stage"],
+        seconds=record["seconds"],
+        time_s=record["time_s"],
     )
 
 
