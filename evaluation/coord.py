@@ -32,6 +32,7 @@ class CoordResult:
         pose: the estimate; `pose_true_44` the truth, camera-to-world.
         translation_m, rotation_deg: pose errors, infinite without a pose.
         network: which of several networks it is of.
+        K_33: intrinsics of `image_HW3`, pixels.
     """
 
     stem: str
@@ -45,6 +46,7 @@ class CoordResult:
     translation_m: float
     rotation_deg: float
     network: int = 0
+    K_33: np.ndarray | None = None
 
     @property
     def error_hw(self) -> np.ndarray:
@@ -126,6 +128,7 @@ def _results_of(prediction: Prediction, solution: Future[list[EstimatedPose]]) -
             translation_m=errors[0] if pose.success else float("inf"),
             rotation_deg=errors[1] if pose.success else float("inf"),
             network=prediction.network,
+            K_33=batch.K_B33[index].double().cpu().numpy(),
         )
 
 

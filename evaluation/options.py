@@ -99,6 +99,27 @@ class EvaluationOptions:
         metavar="PICTURE",
         help="one picture of the whole: predictions, errors, track (one weights file and section, coord)",
     )
+    report: Path | None = option(
+        None,
+        decides=False,
+        metavar="HTML",
+        help="one self-contained page: a panel per image, the map, distributions, the worst ten (one weights file and "
+        "section, coord)",
+    )
+    surface: tuple[Path, ...] = option((), decides=False, help="surface model, for --report: renders at the estimated poses")
+    ortho: tuple[Path, ...] = option((), decides=False, help="orthophoto, with --surface")
+    calibrate: bool = option(
+        False,
+        decides=False,
+        help="learn from this section (of validation) how far answers can be believed; kept beside the weights",
+    )
+    error_bound: float | None = option(
+        None,
+        check=positive,
+        decides=False,
+        metavar="M",
+        help="with --calibrate: what a verdict promises, metres; default: 5 % of the section's distance to the ground",
+    )
     resume: bool = option(False, decides=False, help="skip what was evaluated already: same weights, section and settings")
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
@@ -178,6 +199,14 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
     options = options_from(EvaluationOptions, args, search_dir=args.search_dir)
     if options.overview is not None and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--overview draws one section of the coord task")
+    if options.report is not None and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--report shows one section of the coord task")
+    if bool(options.surface) != bool(options.ortho):
+        raise ValueError("--surface and --ortho go together")
+    if options.calibrate and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--calibrate learns from one section of the coord task")
+    if options.calibrate and options.section[0].startswith("test"):
+        raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
     if options.tiny and options.runs.size == "full":
         raise ValueError("--tiny and --size full contradict each other")
     return options

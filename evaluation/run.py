@@ -17,8 +17,10 @@ from dataloader.geometry_check import check_geometry
 from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
 from dataloader.section import SectionDataset
 from evaluation.checkpoints import Weights, find_weights, named_encoders
-from evaluation.coord import CoordFigures, coord_results
+from evaluation.coord import CoordFigures, CoordResult, coord_results
 from evaluation.dense import DenseFigures, dense_results
+from evaluation.html_report import open_geodata, write_html_report
+from evaluation.measures import DenseResult
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
@@ -34,6 +36,8 @@ from evaluation.reports import (
 )
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
+from evaluation.trust import TrustFigures, learn_calibration, write_metrics
+from localization.calibration import calibration_of, write_calibration
 from networks import load_network
 from networks.architecture import Architecture
 from runs.device import resolved_precision
@@ -94,6 +98,8 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
+    if options.report is not None and len(chosen) != 1:
+        raise ValueError(f"--report shows one weights file, but {len(chosen)} were chosen")
     wanted = {w.path: list(dict.fromkeys(section_for(s, w.run, w.path) for s in options.section)) for w in chosen}
     sections = {name: _open_section(options, name) for name in dict.fromkeys(itertools.chain(*wanted.values()))}
     for weights in chosen:
@@ -139,11 +145,66 @@ def _open_section(options: EvaluationOptions, name: str) -> _Section:
     return _Section(name, folders, tuple(contents))
 
 
+@dataclass(frozen=True)
+class _Gathered:
+    """What the images of a section give for one weights file, one after the other.
+
+    Attributes:
+        task: of the network.
+        figures: for the published report. trust: for the figures with intervals; None of tasks without poses.
+        photos: the files that are still to come.
+        pred_folder, plot_folder: for what is wanted of every image; None where nothing is.
+        with_section: file names say the section: in a group of sections the same stem occurs more than once.
+        kept: all results, where pictures of the whole need them.
+    """
+
+    task: str
+    figures: CoordFigures | DenseFigures
+    trust: TrustFigures | None
+    photos: Iterator[Path]
+    pred_folder: Path | None
+    plot_folder: Path | None
+    with_section: bool
+    kept: list[CoordResult | DenseResult] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, candidate: _Candidate, options: EvaluationOptions, dataset: SectionDataset, solves_poses: bool) -> _Gathered:
+        weights, section, task = candidate.weights, candidate.section.name, options.task
+        trust = TrustFigures(None if options.calibrate else calibration_of(weights)) if solves_poses else None
+        return cls(
+            task=task,
+            figures=CoordFigures() if solves_poses else DenseFigures(task),
+            trust=trust,
+            photos=iter([files.image for files in dataset.files]),
+            pred_folder=_folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None,
+            plot_folder=_folder(section_file(weights, section, f"{task}_plots")) if options.plot else None,
+            with_section=len(candidate.section.folders) > 1,
+        )
+
+    def add(self, result: CoordResult | DenseResult, *, keep: bool) -> None:
+        """The next image's result, in the order of the section."""
+        self.figures.add(result)
+        photo = next(self.photos)
+        if self.trust is not None:
+            self.trust.add(result, photo)
+        name = result.stem.replace("/", "_") if self.with_section else result.stem.rpartition("/")[2]
+        if self.pred_folder is not None:
+            save_arrays(result.arrays(self.task), self.pred_folder / f"{name}.npz")
+        if self.plot_folder is not None:
+            draw_prediction(result, EVALUATIONS[self.task].draw, self.plot_folder / f"{name}.png")
+        if keep:
+            self.kept.append(result)
+
+
 class _Evaluation:
     """What stays the same from one weights file to the next."""
 
     def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
         self.options, self.device = options, device
+        self.pictures_whole = options.overview is not None or options.report is not None
+        # Opened first: geodata of another place are refused before the work, not after it.
+        with_geodata = options.report is not None and options.surface
+        self.geodata = open_geodata(options.surface, options.ortho, options.scene_dir) if with_geodata else None
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 
@@ -173,7 +234,7 @@ class _Evaluation:
         check_architecture(net.architecture, options, weights.path)
         _check_name(weights.path, net.architecture)
         settings, content = self._settings(weights, net), weights_fingerprint(weights.path)
-        asks_for_files = options.plot or options.save_pred or options.overview is not None
+        asks_for_files = options.plot or options.save_pred or options.calibrate or self.pictures_whole
         for section in sections:
             subject = Subject(section.name, content, section.contents, settings)
             if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
@@ -233,31 +294,35 @@ class _Evaluation:
         )
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
-        figures_of = [CoordFigures() if solves_poses else DenseFigures(task) for _ in candidates]
-        kept = []
+        gathered = [_Gathered.of(candidate, options, dataset, solves_poses) for candidate in candidates]
         for result in results:
-            weights = candidates[result.network].weights
-            pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
-            plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
-            figures_of[result.network].add(result)
-            # In a group of sections the same stem occurs more than once.
-            name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
-            if pred_folder is not None:
-                save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
-            if plot_folder is not None:
-                draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
-            if options.overview is not None:
-                kept.append(result)
+            gathered[result.network].add(result, keep=self.pictures_whole)
+        return [self._write(candidate, results, dataset) for candidate, results in zip(candidates, gathered, strict=True)]
 
-        reports = []
-        for candidate, figures in zip(candidates, figures_of, strict=True):
-            weights, summary = candidate.weights, figures.summary()
-            if figures.positions_N3 is not None:
-                write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
-            if options.overview is not None:
-                draw_overview(kept, summary, f"{options.scene}, {section}, {weights.stem}", options.overview)
-            reports.append(write_results(weights, task, candidate.subject, summary, figures.rows))
-        return reports
+    def _write(self, candidate: _Candidate, gathered: _Gathered, dataset: SectionDataset) -> str:
+        """Writes the results of one weights file on a section; returns the report's block."""
+        options, task, weights, section = self.options, self.options.task, candidate.weights, candidate.section.name
+        figures, trust, title = gathered.figures, gathered.trust, f"{options.scene}, {section}, {weights.stem}"
+        if figures.positions_N3 is not None:
+            names = _image_names(dataset, len(candidate.section.folders) > 1)
+            write_estimated_positions(weights, section, names, figures.positions_N3)
+        if trust is not None:
+            if options.calibrate:
+                self._calibrate(weights, candidate.subject, trust)
+            write_metrics(weights, candidate.subject, trust)
+        if options.overview is not None:
+            draw_overview(gathered.kept, figures.summary(), title, options.overview)
+        if options.report is not None:
+            write_html_report(gathered.kept, trust, options.solver.threshold, title, options.report, self.geodata)
+            logger.info("report: %s", options.report)
+        return write_results(weights, task, candidate.subject, figures.summary(), figures.rows)
+
+    def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
+        """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
+        calibration = learn_calibration(trust, subject, self.options.error_bound)
+        path = write_calibration(weights, calibration)
+        logger.info("%s\n%s", path, calibration)
+        trust.judge_by(calibration)
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:

@@ -40,12 +40,17 @@ class EstimatedPose:
     Attributes:
         world_from_cam_44: float64; the identity without success.
         success: whether a pose was found.
-        inliers: cells that agree with it; None where the solver does not say.
+        inliers: cells that agree with it; None where the solver does not say. So are the rest:
+        score, confidence, covariance_66, seconds: see `dsacstar.Result`.
     """
 
     world_from_cam_44: np.ndarray
     success: bool
     inliers: int | None
+    score: float | None = None
+    confidence: float | None = None
+    covariance_66: np.ndarray | None = None
+    seconds: float | None = None
 
 
 def solve_poses(
@@ -76,10 +81,14 @@ def solve_poses(
         sigma=None if sigma_B1hw is None else sigma_B1hw[:, 0].float().cpu().contiguous(),
         seed=options.seed,
     )
-    return [
-        EstimatedPose(np.asarray(result.pose, dtype=np.float64), bool(result.success), int(result.inliers))
-        for result in results
-    ]
+    return [_estimated(result) for result in results]
+
+
+def _estimated(result: dsacstar.Result) -> EstimatedPose:
+    return EstimatedPose(
+        np.asarray(result.pose, dtype=np.float64), bool(result.success), int(result.inliers), float(result.score),
+        float(result.confidence), np.asarray(result.covariance, dtype=np.float64), float(result.seconds),
+    )  # fmt: skip
 
 
 def _solve_published(coords_13hw: torch.Tensor, K_33: torch.Tensor, options: SolverOptions, stride: int) -> EstimatedPose:

@@ -38,7 +38,9 @@ IMPORTS = {
     ),
     "exports": ("localization", "datagen", "runs", "networks", "geometry", "records", "tasks"),
     "evaluation": (
+        "exports",
         "localization",
+        "datagen",
         "runs",
         "loss",
         "networks",
@@ -126,6 +128,7 @@ CHANGING = {
     ("datagen/demo/structures.py", "Scene"),
     ("datagen/provenance.py", "Inputs"),
     ("evaluation/run.py", "Outcome"),
+    ("evaluation/trust.py", "TrustFigures"),
 }
 
 
