@@ -78,7 +78,9 @@ def evaluate_chain(options: ChainOptions) -> list[str]:
             figures.add(result)
             if options.overview is not None:
                 kept.append(result)
-        names = [files.image.name for files in dataset.files]
+        # In a group of sections the same name occurs more than once.
+        prefixes = [f"{name}/" if len(folders) > 1 else "" for name in dataset.section_of]
+        names = [prefix + files.image.name for prefix, files in zip(prefixes, dataset.files)]
         write_estimated_positions(weights, section, names, figures.positions_N3)
         if options.overview is not None:
             draw_overview(kept, figures.summary(), f"{options.scene}, {section}, DDLoc", options.overview)

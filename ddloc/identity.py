@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataloader.geometry_check import check_geometry
 from dataloader.preprocessing import Preprocessing
+from dataloader.scenes import SceneStatistics
 from dataloader.section import SectionDataset
 from ddloc.chain import colours, unnormalised
 from ddloc.options import StageOptions
@@ -36,12 +37,22 @@ _COMMON_OF_REGRESSOR = ("img_normalize", "regressor", "tiny")
 
 @dataclass(frozen=True)
 class StageData:
-    """The sections of a stage: training pairs, and photos and renders of the validation."""
+    """What a stage is trained and validated on.
+
+    Attributes:
+        training: sections of the pairs. validation_photos, validation_renders: of the same places.
+    """
 
     pairs: Pairs
-    sections: tuple[Path, ...]
+    training: dict[Path, SectionDataset]
     validation_photos: SectionDataset
     validation_renders: SectionDataset
+
+    @property
+    def sections(self) -> dict[Path, SectionDataset]:
+        """All of them, by their folders."""
+        validation = (self.validation_photos, self.validation_renders)
+        return self.training | {dataset.files[0].image.parent.parent: dataset for dataset in validation}
 
 
 def open_data(options: StageOptions, *, cache: bool = False) -> StageData:
@@ -62,22 +73,22 @@ def open_data(options: StageOptions, *, cache: bool = False) -> StageData:
     random_epochs = epochs - round(options.paired_share * epochs)
     by_name = scene_dir / f"train_{flight}_sim" if random_epochs < epochs and options.stage != "I" else None
     other = scene_dir / "train_sim" if random_epochs > 0 and options.stage != "I" else None
-    opened = {
-        path: SectionDataset([path], "coord", options.image_height, cache=cache)
-        for path in (real, by_name, other, scene_dir / f"val_{flight}_real", scene_dir / f"val_{flight}_sim")
-        if path is not None
-    }
-    for dataset in opened.values():
+
+    def opened(path: Path) -> SectionDataset:
+        dataset = SectionDataset([path], "coord", options.image_height, cache=cache)
         check_geometry(dataset)
+        return dataset
+
+    training = {path: opened(path) for path in (real, by_name, other) if path is not None}
     pairs = Pairs(
-        opened[real],
-        opened.get(by_name),
-        opened[real] if options.stage == "I" else opened.get(other),
+        training[real],
+        training.get(by_name),
+        training[real] if options.stage == "I" else training.get(other),
         paired_from=epochs if options.stage == "I" else random_epochs,
         seed=options.seed,
     )
-    photos, renders = list(opened.values())[-2:]
-    return StageData(pairs, tuple(opened), photos, renders)
+    validation = (opened(scene_dir / f"val_{flight}_{domain}") for domain in ("real", "sim"))
+    return StageData(pairs, training, *validation)
 
 
 def build_record(options: StageOptions, data: StageData, previous: RunRecord | None) -> RunRecord:
@@ -99,7 +110,7 @@ def build_record(options: StageOptions, data: StageData, previous: RunRecord | N
     ]
     if options.network_in is not None:
         parents.append(parent_record("--network_in", options.network_in))
-    recorded = tuple(section_record(path, "init", len(list((path / "rgb").iterdir()))) for path in data.sections)
+    recorded = tuple(section_record(path, "init", len(dataset)) for path, dataset in data.sections.items())
     known = previous is not None and previous.sections == recorded
     statistics = previous.statistics if known else _statistics(options, data)
     return RunRecord(
@@ -124,15 +135,14 @@ def build_record(options: StageOptions, data: StageData, previous: RunRecord | N
     )
 
 
-def _statistics(options: StageOptions, data: StageData):
+def _statistics(options: StageOptions, data: StageData) -> SceneStatistics:
     """Of the regressor that the stage goes on with, else of the scene: synthetic images and photos."""
     if options.stage in ("I", "joint", "finetune"):
         return record_in_stage(options.project_dir, "C").statistics
-    validation = {files.image.parent.parent for d in (data.validation_photos, data.validation_renders) for files in d.files}
-    return statistics_of(options.scene, [path for path in data.sections if path not in validation])
+    return statistics_of(options.scene, list(data.training))
 
 
-def _preprocessing(options: StageOptions, statistics) -> Preprocessing:
+def _preprocessing(options: StageOptions, statistics: SceneStatistics) -> Preprocessing:
     """What C's images are normalised by; of --network_in, as that was trained."""
     if options.network_in is not None:
         record = record_of(options.network_in)

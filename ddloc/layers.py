@@ -29,9 +29,9 @@ def double(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
 
 def instance_norm(x_BChw: torch.Tensor) -> torch.Tensor:
     """Every map of every image to mean 0 and variance 1, without affine parameters; a map of one cell to 0."""
-    variance_BC11, mean_BC11 = torch.var_mean(x_BChw.float(), (2, 3), keepdim=True, correction=0)
-    scale_BC11 = torch.rsqrt(variance_BC11 + 1e-5)
-    return torch.addcmul((-mean_BC11 * scale_BC11).to(x_BChw.dtype), x_BChw, scale_BC11.to(x_BChw.dtype))
+    x32_BChw = x_BChw.float()
+    variance_BC11, mean_BC11 = torch.var_mean(x32_BChw, (2, 3), keepdim=True, correction=0)
+    return ((x32_BChw - mean_BC11) * torch.rsqrt(variance_BC11 + 1e-5)).to(x_BChw.dtype)
 
 
 def resized(x_BChw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

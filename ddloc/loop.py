@@ -63,7 +63,7 @@ def train_stage(options: StageOptions) -> RunFolder:
     run = RunFolder(folder, folder)
     if run.exists and not options.auto_resume:
         raise FileExistsError(
-            f"stage {options.stage} exists in {folder}; continue with --auto_resume or --project_name another"
+            f"stage {options.stage} exists: {folder}; continue with --auto_resume or choose --project_name"
         )
     data = open_data(options, cache=options.num_workers == 0)
     record = build_record(options, data, run.record())

@@ -152,9 +152,7 @@ class StageOptions(Place, _StageName):
         if self.network_in is not None and (self.stage != "C" or self.regressor != "transposenet"):
             raise ValueError("--network_in starts stage C with --regressor transposenet only")
         if self.data_augment and self.stage not in AUGMENTED:
-            raise ValueError(
-                f"--data_augment has an effect in the stages {' and '.join(AUGMENTED)} only, not in {self.stage}"
-            )
+            raise ValueError(f"--data_augment has an effect in stages {' and '.join(AUGMENTED)} only, not in {self.stage}")
         numbers, paired = self.numbers, self.paired_share
         if paired is None:
             paired = 1.0 if self.data_ispaired else numbers.paired_share

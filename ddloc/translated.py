@@ -52,14 +52,13 @@ def is_current(project_dir: Path, section: Path) -> bool:
 
 
 def check_translated(project_dir: Path, section: Path) -> None:
-    """Raises FileNotFoundError or ValueError when the translated photos of a section are absent or stale."""
+    """Raises FileNotFoundError or ValueError when the translated photos of a section cannot be, are absent, or stale."""
     folder = translated_dir(project_dir, section)
+    record_in_stage(project_dir, "joint")
     if not (folder / _PROVENANCE).is_file():
         raise FileNotFoundError(f"no translated photos in {folder}: run generate_translated.py first")
     if not is_current(project_dir, section):
-        raise ValueError(
-            f"{folder} was made from other photos or weights than there are now: run generate_translated.py again"
-        )
+        raise ValueError(f"{folder} was made from other photos or weights: run generate_translated.py again")
 
 
 def generate(project_dir: Path, section: Path, device: torch.device) -> Path:

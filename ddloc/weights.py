@@ -50,9 +50,7 @@ def fresh_regressor(
         net = load_network(network_in, head_scale=statistics.coord_spread)
         found = net.architecture
         if found.task != "coord" or found.fullsize or found.in_channels != 3:
-            raise ValueError(
-                f"--network_in {network_in} is no network of scene coordinates of RGB images at stride 8: {found}"
-            )
+            raise ValueError(f"--network_in {network_in} does not map RGB images to scene coordinates at stride 8: {found}")
         return net.train()
     net = build(Architecture.for_task("coord", uncertainty="none", tiny=tiny), mean_3)
     init_head(net, statistics.coord_spread)
