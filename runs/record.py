@@ -77,10 +77,11 @@ class RunRecord:
 
     Attributes:
         name: the run folder's name.
-        stage: pretrain (from scratch), finetune (from weights), decoder (fused encoders) or e2e.
+        stage: pretrain (from scratch), finetune (from weights), decoder (fused encoders) or e2e; one of DDLoc's six.
         kind: what was trained on: sim_only, pairs or real_only. domain: of the real photos; None for sim_only.
         sim_chunk: share of the synthetic images that the network has seen, be it before this run; None: not known.
         real_chunk: share of the real photos.
+        architecture: None for networks of another family, which `options` describe.
         options: the options that decide the result, by flag.
         sections: what was trained on. images_per_epoch: their samples.
         preprocessing, statistics: measured on these very sections unless the scene is a published one.
@@ -98,7 +99,7 @@ class RunRecord:
     domain: str | None
     sim_chunk: float | None
     real_chunk: float
-    architecture: Architecture
+    architecture: Architecture | None
     options: Mapping[str, Any]
     sections: tuple[SectionRecord, ...]
     images_per_epoch: int
@@ -111,7 +112,9 @@ class RunRecord:
 
     @property
     def size(self) -> str:
-        """tiny or full."""
+        """tiny or full; other for networks of another family."""
+        if self.architecture is None:
+            return "other"
         return "tiny" if self.architecture.tiny else "full"
 
     @property
@@ -136,7 +139,7 @@ class RunRecord:
         values = {key: value for key, value in content.items() if key not in ("format", "version", "weights_fingerprint")}
         try:
             nested = {
-                "architecture": from_record(Architecture, values["architecture"], "architecture"),
+                "architecture": values["architecture"] and from_record(Architecture, values["architecture"], "architecture"),
                 "preprocessing": from_record(Preprocessing, values["preprocessing"], "preprocessing"),
                 "statistics": from_record(SceneStatistics, values["statistics"], "statistics"),
                 "sections": tuple(from_record(SectionRecord, v, "section") for v in values["sections"]),

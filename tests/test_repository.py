@@ -52,6 +52,18 @@ IMPORTS = {
         "threads",
     ),
     "training": ("evaluation", "runs", "loss", "networks", "dataloader", "geometry", "records", "tasks", "threads"),
+    "ddloc": (
+        "training",
+        "evaluation",
+        "runs",
+        "loss",
+        "networks",
+        "dataloader",
+        "geometry",
+        "records",
+        "tasks",
+        "threads",
+    ),
 }
 TYPING = {"loss": ("dataloader",)}
 # Commands, benchmarks and tests stand above all rooms.

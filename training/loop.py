@@ -143,7 +143,7 @@ class _Trainer:
                     shutil.copy(start.logs_from / name, self.run.output / name)
         write_records(self.run, self.record)
         self.net.train()
-        with _interrupt_flag() as interrupted, closing(self.lanes):
+        with interrupt_flag() as interrupted, closing(self.lanes):
             while True:
                 log = TrainingLog(
                     self.run.output, self.options.task, self.total_images, self.position.images_seen, self.position.log_bytes
@@ -186,7 +186,7 @@ class _Trainer:
             collate_fn=collate,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=ignore_interrupts,
         )
         announced = -1
         for raw in loader:
@@ -327,13 +327,13 @@ class _Trainer:
         logger.warning("%s; back to the state after %d images, passing these over", failure, self.position.images_seen)
 
 
-def _ignore_interrupts(worker: int) -> None:
+def ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches the whole process group; the loop stops the loaders when it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
+def interrupt_flag() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that a run stops between two steps; a second Ctrl-C stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

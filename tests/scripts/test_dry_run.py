@@ -28,6 +28,14 @@ CASES = {
         f"{VALIDATION}/validate_encoder_finetune.sh", ["urbanscape", "coord", "TINY"],
         {"CKPT_DIR": "/ckpt", "MIN_CKPT_ITER": "1000"},
     ),
+    "ddloc_default": (
+        f"{TRAINING}/ddloc.sh", ["naturescape", "out_of_place"], {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data"},
+    ),
+    "ddloc_environment": (
+        f"{TRAINING}/ddloc.sh", ["field", "in_place", "transposenet"],
+        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2", "LR": "0.01",
+         "IMAGE_HEIGHT": "160", "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8"},
+    ),
     "validate_finetune_oop": (
         f"{VALIDATION}/validate_encoder_finetune.sh", ["urbanscape", "coord"], {"CKPT_DIR": "/ckpt/run-oop-rc1.00"},
     ),
@@ -62,6 +70,10 @@ def test_commands(repository, name):
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "FULL", "1", "mars"], {}, "unknown REAL_DOMAIN 'mars'"),
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "", "FULL", "1", "", "", "maybe"], {}, "unknown UNC 'maybe'"),
         (f"{TRAINING}/encoder_pretrain.sh", list("abcdefghi"), {}, "at most 8 arguments"),
+        (f"{TRAINING}/ddloc.sh", ["field", "mars"], {}, "unknown DOMAIN 'mars'"),
+        (f"{TRAINING}/ddloc.sh", ["field", "in_place", "forest"], {}, "unknown REGRESSOR 'forest'"),
+        (f"{TRAINING}/ddloc.sh", list("abcde"), {}, "at most 4 arguments"),
+        (f"{TRAINING}/ddloc.sh", ["atlantis"], {"DRY_RUN": "0"}, "unknown data set 'atlantis'"),
         (f"{TRAINING}/encoder_pretrain.sh", ["atlantis"], {"DRY_RUN": "0"}, "unknown data set 'atlantis'"),
         (f"{VALIDATION}/validate_encoder_pretrain.sh", ["urbanscape"], {"MIN_CKPT_ITER": "many"}, "MIN_CKPT_ITER"),
     ],
