@@ -216,6 +216,7 @@ def _run_pytest(folder: str, tests: list[str], answer, rooms: list[str] | None) 
     """Child process: runs tests in a copy of the repository. `rooms`: measure what the tests reach there."""
     os.setsid()
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # the tests' own loaders start as they do everywhere
     sys.dont_write_bytecode = True
     sys.path[:] = [folder, *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "benchmarks")))]
     silence = os.open(os.devnull if rooms is None else os.path.join(folder, "baseline.txt"), os.O_WRONLY | os.O_CREAT)
