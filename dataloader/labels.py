@@ -128,7 +128,8 @@ def stored_map(path: Path) -> torch.Tensor:
     except FileNotFoundError:
         raise FileNotFoundError(f"label file not found: {path}") from None
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"cannot read label file {path}: {str(error).splitlines()[0]}") from None
+        said = str(error).splitlines() or ["it is empty, or ends too early"]
+        raise ValueError(f"cannot read label file {path}: {said[0]}") from None
     if not isinstance(label, torch.Tensor):
         raise ValueError(f"label file {path} holds a {type(label).__name__}, not a tensor")
     return label
