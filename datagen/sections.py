@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -343,7 +343,7 @@ def check_split(parts: dict[str, list[str]], stems: list[str], source: str) -> N
         raise ValueError(f"{source}: unknown sections {unknown_parts}; choose from {list(SPLITS)}")
     listed = [stem for part in parts.values() for stem in part]
     problems = {
-        "listed twice": sorted({stem for stem in listed if listed.count(stem) > 1}),
+        "listed twice": sorted(stem for stem, count in Counter(listed).items() if count > 1),
         "not in the data": sorted(set(listed) - set(stems)),
         "in no part": sorted(set(stems) - set(listed)),
     }

@@ -21,10 +21,11 @@ IMPORTS = {
     "dsacstar": (),
     "tasks": ("geometry",),
     "networks": ("records", "tasks"),
-    "dataloader": ("geometry", "records", "tasks"),
+    "dataloader": ("geometry", "records", "tasks", "threads"),
     "loss": ("geometry", "records"),
     "runs": ("dataloader", "networks", "geometry", "records", "tasks"),
     "datagen": ("dataloader", "geometry", "records", "tasks", "threads"),
+    "datasets": ("datagen",),
     "localization": (
         "datagen",
         "runs",
