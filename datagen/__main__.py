@@ -1,4 +1,4 @@
-"""`python -m datagen sections|photos|demo|lookalike`: prepared sections from geodata, photos, or the embedded demo scene."""
+"""`python -m datagen sections|photos|from_photos|demo|lookalike`: prepared sections from geodata, photos or the demo scene."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 
-from datagen import photo_command, section_command
+from datagen import photo_command, section_command, survey_command
 from threads import configure_threads
 
 
@@ -25,6 +25,13 @@ def build_parser(name: str) -> argparse.ArgumentParser:
             "photos",
             help="*_drone_real and *_drone_sim from photos with known cameras",
             description=photo_command.__doc__,
+        )
+    )
+    survey_command.add_arguments(
+        commands.add_parser(
+            "from_photos",
+            help="everything from photos and their COLMAP model, or from photos alone",
+            description=survey_command.__doc__,
         )
     )
     demo_parser = commands.add_parser("demo", help="the embedded procedural scene")

@@ -99,6 +99,11 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("X", "Y", "Z"),
         help="world origin in the CRS (default: the scene's recorded one, else the data's centre rounded to 100 m)",
     )
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where the sections go, and what happens to those that are there."""
     output = parser.add_argument_group("output: OUTPUT_DIR/SCENE/<section>/")
     output.add_argument("--scene", type=scene_name, required=True, help="name of the scene")
     output.add_argument("--output_dir", type=Path, required=True, help="folder of the data sets")
@@ -110,6 +115,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the sections when all of them exist and were made from the same inputs with the same settings",
     )
+    return output
 
 
 def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:

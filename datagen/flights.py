@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyproj
 from rasterio.crs import CRS
 
 from datagen import frames
-from datagen.cameras import Camera
+from datagen.cameras import Camera, unique_stems
+from datagen.photo_metadata import read_metadata
+from dataloader.section import IMAGE_SUFFIXES
 from geometry.attitude import enu_from_camera
+
+log = logging.getLogger(__name__)
 
 ECEF = CRS.from_epsg(4978)
 # A step to measure a direction by: small against the curvature of any map, large against rounding.
@@ -91,3 +97,38 @@ def pose_of(position_3: Sequence[float], yaw_pitch_roll_deg: Sequence[float]) ->
     pose_44 = np.eye(4)
     pose_44[:3, :3], pose_44[:3, 3] = enu_from_camera(*yaw_pitch_roll_deg), position_3
     return pose_44
+
+
+def raised(flight: Flight, offset_m: float) -> Flight:
+    """The flight with an offset added to its heights."""
+    lift_44 = np.zeros((4, 4))
+    lift_44[2, 3] = offset_m
+    return replace(flight, cameras=[replace(c, world_from_cam_44=c.world_from_cam_44 + lift_44) for c in flight.cameras])
+
+
+def flown_again(folder: Path) -> Flight:
+    """Where and how the photos of a folder say that they were taken; photos that do not say are left out.
+
+    Raises:
+        NotADirectoryError, ValueError: no such folder; no photo says it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"flight {folder}: no such folder")
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    said = {path: read_metadata(path) for path in paths if not path.name.startswith(".")}
+    complete = {path: m for path, m in said.items() if m.lon_lat_height and m.yaw_pitch_roll_deg}
+    if not complete:
+        raise ValueError(f"flight {folder}: none of {len(said)} photos holds a position (EXIF) and an attitude (XMP)")
+    if len(complete) < len(said):
+        missing = sorted(path.name for path in said.keys() - complete.keys())
+        log.warning(
+            "%d of %d photos hold no position or attitude and are left out, such as %s", len(missing), len(said), missing[0]
+        )
+    files = [str(path.relative_to(folder)) for path in complete]
+    cameras = [
+        Camera(stem, pose_of(m.lon_lat_height, m.yaw_pitch_roll_deg), np.eye(3), m.width, m.height, None, file)
+        for stem, file, m in zip(unique_stems(files), files, complete.values(), strict=True)
+    ]
+    log.info("heights of the photos are taken as they stand; --height_offset moves them")
+    return Flight(sorted(cameras, key=lambda camera: camera.stem), frames.WGS84)

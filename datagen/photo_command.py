@@ -10,6 +10,7 @@ from pathlib import Path
 from datagen import photo_sources, photos, provenance, sampling, sections
 from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
+from datagen.orthophoto import photos_in
 from datagen.render import Renderer
 from datagen.written import check_written
 
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if not provenance.sections_to_make(args, scene_dir, settings, inputs.found):
         return
     photos.check_photos(cameras, paths)
+    refuse_test_photos_in_orthophoto(args.ortho, parts)
     scene = open_scene(args, scene_dir)
     renderer = Renderer(scene)
     cameras = [
@@ -76,6 +78,18 @@ def run(args: argparse.Namespace) -> None:
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
     _warn_of_views_around_held_out(scene_dir, parts)
     check_written([scene_dir / name for name in names])
+
+
+def refuse_test_photos_in_orthophoto(ortho: Path | list[Path], parts: dict[str, list[str]]) -> None:
+    """Raises ValueError when an orthophoto says that it was made of photos that are for testing."""
+    test = set(parts.get("test", ()))
+    for path in ortho if isinstance(ortho, list) else [ortho]:
+        both = sorted(test & photos_in(path))
+        if both:
+            raise ValueError(
+                f"orthophoto {path} holds pixels of {len(both)} test photos (such as {both[0]}): make it again without "
+                "them (python -m datagen from_photos), or keep the split that it was made with"
+            )
 
 
 def _warn_of_views_around_held_out(scene_dir: Path, parts: dict[str, list[str]]) -> None:

@@ -18,6 +18,7 @@ _FOCAL_35MM = 0xA405
 _DIAGONAL_35MM = 43.2666
 _ATTRIBUTE = re.compile(rb'drone-dji:(\w+)\s*=\s*"([^"]*)"|<drone-dji:(\w+)>\s*([^<]*?)\s*</drone-dji:')
 _XMP_BYTES = 1 << 20
+_CALIBRATED = "XMP calibrated focal length"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class PhotoMetadata:
     yaw_pitch_roll_deg: tuple[float, float, float] | None
     focal_px: float | None
     focal_source: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the focal length was measured by the maker, not derived from a rounded one."""
+        return self.focal_source == _CALIBRATED
 
 
 def read_metadata(path: Path) -> PhotoMetadata:
@@ -117,7 +123,7 @@ def _focal(xmp: dict[str, str], detail: dict, width: int, height: int) -> tuple[
     if calibrated and calibrated > 0:
         scale = width / (2 * centre) if centre and centre > 0 else 1.0
         scale = 1.0 if abs(scale - 1) < 0.05 else scale
-        return calibrated * scale, "XMP calibrated focal length"
+        return calibrated * scale, _CALIBRATED
     equivalent = _number(detail.get(_FOCAL_35MM))
     if equivalent and equivalent > 0:
         return equivalent / _DIAGONAL_35MM * float(np.hypot(width, height)), "EXIF focal length in 35 mm terms (a guess)"
