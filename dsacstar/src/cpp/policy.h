@@ -36,6 +36,7 @@ constexpr double kVarianceFloor = 1e-10;  // of s1^2: exact input must not drive
 // s2^2 / s1^2 stays above this: low while the inlier component still shrinks towards the inliers, high once it has,
 // where overlapping components would only trade cells slowly.
 constexpr double kSeparationPulling = 4.0, kSeparationFinal = 16.0;
+constexpr double kLeastShare = 1e-3;       // of the inliers, and of all others
 constexpr double kMiddleRatio = 9.0;       // variance of the middle component over the inliers'
 constexpr int kGuessCells = 256;           // enough for a first guess of the mixture
 constexpr double kMixtureTolerance = 0.03; // relative change of s1^2 in a last round
@@ -49,6 +50,12 @@ constexpr int kSigmaPowers = 5;            // powers of sigma that are compared:
 // The highest power whose log-likelihood is within this of the best: neighbouring cells err alike, so that a likelihood
 // which takes them as independent is far too sure of small differences, and sigma deserves the benefit of the doubt.
 constexpr double kSigmaDoubt = 32.0;
+
+// ---- the loss that trains through the estimator
+constexpr int kMostOptima = 16;          // distinct poses of an image that share the expectation
+constexpr double kLeastLogOdds = -25.0;  // trials whose score lies farther below the best cannot move it
+constexpr double kStepsOfNarrow = 4.0;   // steps per octave to which the choice's width is rounded, so that it has no derivative
+constexpr int kTrialsPerTask = 8;        // hypotheses that one thread takes at a time
 
 // ---- outputs
 constexpr int kMostBlocks = 24;            // of the grid, for the residuals' correlation

@@ -1,9 +1,10 @@
 #include "refine.h"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <array>
 #include <cmath>
+
+#include "least_squares.h"
 
 namespace dsacstar {
 
@@ -98,17 +99,9 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
     NormalSums sums = normal_equations<kModel>(cells, count, out.pose, mix, 25.0 * mix.outlier_var, model);
     prior.add_normal_equations(out.pose, limits.prior_weight, &sums.H, &sums.g);
     if (!(sums.count >= 3.0) || !sums.H.allFinite() || !sums.g.allFinite()) break;
-    // Scaled to a unit diagonal: rotation and translation have different units.
-    const Vector6d scale = sums.H.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
-    Matrix6d scaled = scale.asDiagonal() * sums.H * scale.asDiagonal();
-    scaled.diagonal().array() += 1e-12;
-    const Eigen::LLT<Matrix6d> factor(scaled);
-    if (factor.info() != Eigen::Success) break;
-    const Vector6d scaled_gradient = scale.asDiagonal() * sums.g;
-    const Vector6d solution = factor.solve(scaled_gradient);
-    Vector6d step = -(scale.asDiagonal() * solution);
-    if (!step.allFinite()) break;
-    const double step_square = solution.dot(scaled_gradient);
+    Vector6d step;
+    if (!damped_step(sums.H, sums.g, 1e-12, &step)) break;
+    const double step_square = -step.dot(sums.g);
     const double turn = step.head<3>().norm();
     if (turn > kLongestTurn) step *= kLongestTurn / turn;
     CameraPose moved = out.pose;
