@@ -37,7 +37,7 @@ IMPORTS = {
         "tasks",
         "threads",
     ),
-    "exports": ("localization", "datagen", "runs", "networks", "geometry", "records", "tasks"),
+    "exports": ("localization", "datagen", "runs", "networks", "dsacstar", "geometry", "records", "tasks"),
     "evaluation": (
         "exports",
         "localization",
