@@ -97,7 +97,7 @@ def _one_at_a_time(nets: list, dataset, preprocessing) -> int:
     return poses
 
 
-def _flat_section(folder: Path, images: int) -> Path:
+def flat_section(folder: Path, images: int) -> Path:
     """Photos of flat ground from 100 m, with their coordinates."""
     import torch
 
@@ -126,7 +126,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         if args.section is None:
-            args.section = _flat_section(Path(temporary) / "section", args.images)
+            args.section = flat_section(Path(temporary) / "section", args.images)
         rates: dict[str, list[float]] = {"loop": [], "ours": []}
         for _ in range(args.rounds):
             for name, found in rates.items():

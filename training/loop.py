@@ -28,6 +28,7 @@ from runs.device import autocast_for
 from runs.record import RunRecord
 from tasks import TASKS
 from threads import configure_threads
+from training.compilation import compiled
 from training.identity import build_record
 from training.log import LOG_NAMES, NotFinite, StepFigures, TrainingLog
 from training.objective import objective
@@ -102,6 +103,11 @@ def _train(options: TrainingOptions, ranks: Ranks) -> RunFolder:
         stride=stride,
         cache_bytes=int(options.cache_gb * 2**30) // ranks.local_count,
     )
+    if len(dataset) != record.images_per_epoch:
+        raise ValueError(
+            f"process {ranks.number} finds {len(dataset)} samples in {options.scene_dir}, the first process found "
+            f"{record.images_per_epoch}: every machine needs the same data set"
+        )
     net = build_network(options, record).to(ranks.device, memory_format=torch.channels_last)
     with run.held() if ranks.first else nullcontext():
         _Trainer(options, run, record, net, dataset, ranks, num_workers).run_from(start)
@@ -143,7 +149,8 @@ class _Trainer:
             load_published(self.net, start.weights)
             self.position = Position(start.images_seen)
         whole_batch = self.ranks.count == 1 and self.device.type == "cpu"
-        self.lanes = Lanes(self.ranks.parallel(self.net), parts=self.parts if whole_batch else 1, lanes=cores)
+        running = compiled(self.net, self.device, self.options.precision) if self.options.compile else self.net
+        self.lanes = Lanes(self.ranks.parallel(running), parts=self.parts if whole_batch else 1, lanes=cores)
         # The state is the first file of a run: whatever stops it from now on, it goes on from here.
         self._save_state(log=None)
         if self.ranks.first:

@@ -99,6 +99,11 @@ class TrainingOptions:
     loss: LossOptions = field(default_factory=LossOptions)
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:N")
     precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
+    compile: bool = option(
+        False,
+        decides=False,
+        help="the network through torch.compile, which pays in long runs on a GPU",
+    )
     seed: int = option(2021, help="of everything that is random")
 
     session: str = option("", flags=("-sid",), help="label that becomes part of the run's name", group="run")
