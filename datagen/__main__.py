@@ -1,4 +1,4 @@
-"""`python -m datagen sections|photos|from_photos|demo|lookalike`: prepared sections from geodata, photos or the demo scene."""
+"""`python -m datagen sections|photos|from_photos|demo|lookalike`: prepared sections from geodata, photos or a demo scene."""
 
 from __future__ import annotations
 

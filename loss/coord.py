@@ -48,6 +48,7 @@ def coord_loss(coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch
             "coord": masked_mean(error_B1hw, valid_B1hw),
             "reprojection": masked_mean(reprojection_B1hw, in_range_B1hw),
         },
+        {"coord": valid_B1hw.sum(), "reprojection": in_range_B1hw.sum()},
     )
 
 

@@ -22,7 +22,7 @@ IMPORTS = {
     "tasks": ("geometry",),
     "networks": ("records", "tasks"),
     "dataloader": ("geometry", "records", "tasks", "threads"),
-    "loss": ("geometry", "records"),
+    "loss": ("dsacstar", "geometry", "records"),
     "runs": ("dataloader", "networks", "geometry", "records", "tasks"),
     "datagen": ("dataloader", "geometry", "records", "tasks", "threads"),
     "datasets": ("datagen",),

@@ -183,21 +183,6 @@ def test_an_index_beyond_the_length_is_another_appearance_of_a_sample(plane_sect
     assert np.array_equal(once.view.image_HW3, again.view.image_HW3)
 
 
-def test_the_cache_keeps_what_fits_and_nothing_else(plane_section, monkeypatch):
-    section = plane_section(3)
-    one = SectionDataset([section], "coord", 64)[0].nbytes
-    assert one == 64 * 96 * 3 + 8 * 12 * 3 * 4 + 8 * 12
-    monkeypatch.setattr("dataloader.section._CACHE_BYTES", 2 * one)
-    dataset = SectionDataset([section], "coord", 64, cache=True)
-    first = [dataset[index] for index in range(3)]
-    for file in (section / "rgb").iterdir():
-        file.unlink()
-    for index in (0, 1, 4):
-        assert dataset[index].view is first[index % 3].view and dataset[index].index == index
-    with pytest.raises(FileNotFoundError, match="view_002"):
-        dataset[2]
-
-
 def test_photos_without_truth_are_loaded_as_those_of_sections(plane_section):
     section = plane_section(2, height=80, width=100)
     samples = SectionDataset([section], "coord", 40)
