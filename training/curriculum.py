@@ -197,7 +197,7 @@ def _images_seen(log: Path) -> int | None:
     seen = None
     with log.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
-            if (row["images_seen"] or "").isdigit():
+            if None not in row.values():
                 seen = int(row["images_seen"])
     return seen
 
