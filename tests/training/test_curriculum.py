@@ -51,7 +51,8 @@ def curriculum(repository, tmp_path):
     write_record(runs["pretrain depth"], make_record(runs["pretrain depth"].name, task="depth"))
     write_journal(folder, "pretrain coord,1,100,130", "pretrain coord,2,3600,0", "validate pretrain coord,3,61,0",
                   "finetune coord,4,50,0", "validate finetune coord,4,5,0", "pretrain depth,5,40,130",
-                  "pretrain normal,6,2,2", "decoder crossloc,7,70,0", "validate decoder,8,9,0", "test decoder,9,11,0", "cut sho")  # fmt: skip
+                  "pretrain normal,6,2,2", "decoder crossloc,7,70,0", "validate decoder,8,9,0",
+                  "test decoder,9,11,0", "cut sho")  # fmt: skip
     return tmp_path, folder, runs
 
 
