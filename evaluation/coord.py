@@ -12,9 +12,9 @@ import torch
 
 from evaluation.metrics import CoordSummary, coord_summary
 from evaluation.predict import Prediction
-from evaluation.solving import EstimatedPose, SolverOptions, solve_poses
 from geometry.grid import NODATA
 from geometry.poses import pose_error
+from localization.solving import EstimatedPose, SolverOptions, solve_poses
 
 # How far the solver may fall behind the network: memory for that many predicted batches.
 _BATCHES_WAITING = 2

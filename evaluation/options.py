@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.solving import SolverOptions
+from localization.solving import SolverOptions
 from records.options import add_options, between, option, options_from, positive
 from runs.device import PRECISIONS
 from runs.record import DOMAINS, KINDS, STAGES

@@ -18,12 +18,8 @@ from dataloader.batch import Batch
 from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import Sample, SectionDataset
-from geometry.grid import FULL_SIZE_STRIDE, STRIDE, cell_centres
-from networks.lanes import Lanes
-from runs.device import autocast_for
-from threads import configure_threads
-
-_BATCH_SIZE = 4
+from geometry.grid import cell_centres
+from localization.forward import BATCH_SIZE, Forward
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,9 @@ def predictions_of_many(
         nets: with an `architecture`, of one task and one size of predictions.
         precision: of the networks' arithmetic, see `autocast_for`.
     """
-    # A part an image: what an image gives does not depend on the number of cores, nor on its neighbours.
-    on_cpu = device.type == "cpu"
-    parts, lanes = (_BATCH_SIZE, configure_threads()) if on_cpu else (1, 1)
-    forwards = [Lanes(net.to(device).eval(), parts=parts, lanes=lanes) for net in nets]
-    architecture = nets[0].architecture
-    task, stride = architecture.task, FULL_SIZE_STRIDE if architecture.fullsize else STRIDE
-    loader = DataLoader(dataset, _BATCH_SIZE, collate_fn=list, num_workers=num_workers)
+    forwards = [Forward(net, device, precision) for net in nets]
+    task, stride = nets[0].architecture.task, forwards[0].stride
+    loader = DataLoader(dataset, BATCH_SIZE, collate_fn=list, num_workers=num_workers)
     with ExitStack() as ends, tqdm(total=len(nets) * len(dataset), desc=title, unit="img", dynamic_ncols=True) as bar:
         for forward in forwards:
             ends.callback(forward.close)
@@ -118,10 +110,8 @@ def predictions_of_many(
                 with torch.inference_mode():
                     batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(stride, raw.stride))
                 for number, forward in enumerate(forwards):
-                    with torch.inference_mode(), autocast_for(device, precision):
-                        prediction, sigma = forward(batch.images_B3HW)
-                    sigma = None if sigma is None else sigma.float()
-                    yield Prediction(batch, raw.images_BHW3.numpy(), prediction.float(), sigma, stride, number)
+                    prediction, sigma = forward(batch.images_B3HW)
+                    yield Prediction(batch, raw.images_BHW3.numpy(), prediction, sigma, stride, number)
                     bar.update(len(batch.stems))
 
 

@@ -1,0 +1,59 @@
+"""The map that poses are refined against: geodata opened in the frame that the network's coordinates are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyproj
+
+from datagen import frames
+from datagen.mosaic import Sources
+from datagen.render import Renderer, View
+from datagen.scene import GeoScene
+
+
+class Geodata:
+    """Renders what the map shows at a pose. Thread-safe.
+
+    Attributes:
+        scene: surface and orthophoto in the frame of the poses.
+    """
+
+    def __init__(self, scene: GeoScene):
+        self.scene = scene
+        self._renderer = Renderer(scene, label_stride=1)
+
+    @classmethod
+    def open(cls, surface: Sources, ortho: Sources, frame: Mapping[str, Any] | None) -> Geodata:
+        """Reads a surface model and an orthophoto.
+
+        Args:
+            surface, ortho: as for `GeoScene.open`.
+            frame: CRS and origin of the poses, as the record of a run keeps them.
+        Raises:
+            FileNotFoundError, ValueError: files that are no geodata, of another CRS than the poses, or no frame.
+        """
+        if not frame or frame.get("origin_xyz") is None:
+            raise ValueError(
+                "nothing says which frame the network's coordinates are in (its record has no CRS and origin), so that the "
+                "geodata have no place there; localise without --surface and --ortho, or with weights that have a record"
+            )
+        scene = GeoScene.open(surface, ortho, origin_xyz=tuple(frame["origin_xyz"]))
+        if frame.get("crs"):
+            wanted, found = pyproj.CRS.from_user_input(frame["crs"]).to_2d(), frames.full(scene.crs).to_2d()
+            if not wanted.equals(found, ignore_axis_order=True):
+                raise ValueError(f"the geodata are in {found.name}, the network's coordinates in {wanted.name}")
+        return cls(scene)
+
+    def render(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> View:
+        """Colour, and world coordinates of every pixel; see `Renderer.render`."""
+        return self._renderer.render(world_from_cam_44, K_33, width, height)
+
+    def contains(self, world_from_cam_44: np.ndarray) -> bool:
+        """Whether a camera stands above the surface model's extent, or at most its own size away from it."""
+        left, bottom, right, top = self.scene.grid.bounds
+        slack = max(right - left, top - bottom)
+        x, y = world_from_cam_44[:2, 3]
+        return bool(left - slack <= x <= right + slack and bottom - slack <= y <= top + slack)
