@@ -71,7 +71,7 @@ def _all_at_once(nets: list, dataset, preprocessing) -> int:
 
     from evaluation.coord import coord_results
     from evaluation.predict import predictions_of_many
-    from evaluation.solving import SolverOptions
+    from localization.solving import SolverOptions
 
     stream = predictions_of_many(nets, dataset, preprocessing, device=torch.device("cpu"), precision="auto")
     return sum(1 for _ in coord_results(_solvable(stream), SolverOptions()))
@@ -81,7 +81,7 @@ def _one_at_a_time(nets: list, dataset, preprocessing) -> int:
     import torch
 
     from dataloader.prepare import collate, prepare_for_evaluation
-    from evaluation.solving import SolverOptions, solve_poses
+    from localization.solving import SolverOptions, solve_poses
 
     generator, poses = torch.Generator().manual_seed(0), 0
     for net in nets:

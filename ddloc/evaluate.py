@@ -16,7 +16,7 @@ from evaluation.overview import draw_overview
 from evaluation.predict import predictions
 from evaluation.reports import Subject, weights_fingerprint, write_estimated_positions, write_results
 from evaluation.sections import section_dirs
-from evaluation.solving import SolverOptions
+from localization.solving import SolverOptions
 from records.options import option
 from runs.device import choose_device, resolved_precision
 from runs.record import section_record

@@ -14,7 +14,7 @@ from ddloc.losses import kept_share_divergence
 from ddloc.pairs import same_names
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.predict import predictions
-from evaluation.solving import SolverOptions
+from localization.solving import SolverOptions
 
 _TINY = 1e-9
 

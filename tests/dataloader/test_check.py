@@ -149,7 +149,7 @@ BROKEN = {
     "a principal point outside": (
         SIM, lambda s: calibrate(s, "64 64 480 32"), "bad-calibration", FIRST, "480 32 is outside",
     ),
-    "a damaged label": (SIM, lambda s: truncate(one(s, "init")), "unreadable-label", SECOND, "cannot read label"),
+    "a damaged label": (SIM, lambda s: truncate(one(s, "init")), "unreadable-label", SECOND, "cannot be read"),
     "labels of another grid": (
         SIM, lambda s: change_labels(s, "init", lambda c: c[:, :, :-1]), "label-shape", FIRST, r"\[8, 11\]",
     ),

@@ -21,7 +21,7 @@ from evaluation.pictures import (
     draw_semantics,
     figure,
 )
-from evaluation.solving import EstimatedPose
+from localization.solving import EstimatedPose
 
 IMAGE = np.zeros((8, 16, 3), np.uint8)
 
