@@ -69,7 +69,7 @@ def train_stage(options: StageOptions) -> RunFolder:
     record = build_record(options, data, run.record())
     state = load_state(run.state) if run.state.is_file() else None
     if state is not None:
-        check_same_run(record_in(state, run.state), record, run)
+        check_same_run(record_in(state, run.state), record, run, name_flag="--project_name")
     if run.done:
         logger.info("stage %s is already done: %s", options.stage, folder)
         return run

@@ -85,6 +85,6 @@ def features(
     if isinstance(regressor, UNetRegressor):
         levels = [stage[-1] for stage in regressor.encoder]
         return Features(OWN, regressor, levels, levels[1:], normalise)
-    encoder = regressor.encoder
+    encoder = regressor.encoders[0]
     levels = [encoder.conv1, encoder.conv2, encoder.conv3, encoder.conv4]
     return Features(OWN, encoder, levels, levels[1:], normalise)

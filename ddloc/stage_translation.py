@@ -48,16 +48,16 @@ class TranslatorStage(Stage):
     """T: CycleGAN with least squares between photos and synthetic images."""
 
     handed_on = ("T",)
+    _generators: tuple[str, ...] = ("T", "T_inverse")
+    _discriminators = ("D_synthetic", "D_real")
 
     def __init__(self, options: StageOptions, record: RunRecord, project_dir: Path, device: torch.device):
         super().__init__(options, record, project_dir, device)
-        for name in ("T", "T_inverse", "D_synthetic", "D_real"):
+        for name in (*self._generators, *self._discriminators):
             self.add(name, fresh(name, options.width))
         self.optimize("generators", *self._generators)
-        self.optimize("discriminators", "D_synthetic", "D_real")
+        self.optimize("discriminators", *self._discriminators)
         self.buffers = {"synthetic": FakeBuffer(), "real": FakeBuffer()} if options.isbuffer else {}
-
-    _generators: tuple[str, ...] = ("T", "T_inverse")
 
     def contents(self) -> dict[str, Any]:
         return {name: list(buffer.images) for name, buffer in self.buffers.items()}
@@ -68,12 +68,13 @@ class TranslatorStage(Stage):
 
     def step(self, real: RawBatch, partner: RawBatch, moment: Moment) -> LossResult:
         photo, render = self.images(real), self.images(partner)
-        discriminators = [self.networks["D_synthetic"], self.networks["D_real"]]
+        discriminators = [self.networks[name] for name in self._discriminators]
         frozen(discriminators, True)
         with self.arithmetic():
             mask, divergence = self._mask(photo, moment)
             fakes, losses = self._cycle(photo, render, mask)
-        self.update("generators", losses["adversarial"] + losses["cycle"] + losses["identity"] + divergence)
+        total = losses["adversarial"] + losses["cycle"] + losses["identity"] + divergence
+        self.update("generators", total)
         frozen(discriminators, False)
         generator = self.buffer_generator(moment)
         shown = {
@@ -81,12 +82,13 @@ class TranslatorStage(Stage):
             for name, fake in fakes.items()
         }
         with self.arithmetic():
-            of_synthetic = _discriminator_loss(self.networks["D_synthetic"], render, shown["synthetic"])
-            of_real = _discriminator_loss(self.networks["D_real"], photo, shown["real"])
-        self.update("discriminators", of_synthetic + of_real)
+            of_discriminators = sum(
+                _discriminator_loss(net, true, shown[name])
+                for net, true, name in zip(discriminators, (render, photo), ("synthetic", "real"))
+            )
+        self.update("discriminators", of_discriminators)
         kept = torch.ones((), device=self.device) if mask is None else mask.mean()
-        total = losses["adversarial"] + losses["cycle"] + losses["identity"] + divergence
-        return LossResult(total, kept, {**losses, "divergence": divergence, "discriminators": of_synthetic + of_real})
+        return LossResult(total, kept, {**losses, "divergence": divergence, "discriminators": of_discriminators})
 
     def _mask(self, photo: torch.Tensor, moment: Moment) -> tuple[torch.Tensor | None, torch.Tensor]:
         """The mask that photos enter with (None: whole), and what it costs."""
@@ -121,11 +123,6 @@ class AttentionStage(TranslatorStage):
 
     handed_on = ("A",)
     _generators = ("T", "T_inverse", "A")
-
-    def add(self, name: str, net: torch.nn.Module) -> torch.nn.Module:
-        if name == "T":  # before the optimizer takes the networks
-            super().add("A", fresh("A", self.options.width))
-        return super().add(name, net)
 
     def _mask(self, photo: torch.Tensor, moment: Moment) -> tuple[torch.Tensor, torch.Tensor]:
         scores = self.networks["A"](photo)

@@ -6,12 +6,16 @@ import json
 import math
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 import ddloc.loop as loop
+import eval_ddloc
+import generate_translated
+import train_ddloc
 from dataloader.images import decode_image
 from dataloader.section import SectionDataset
 from ddloc.chain import load_chain, load_translation
@@ -157,7 +161,7 @@ def test_poses_turn_with_augmented_images(trained):
 
 
 def test_another_stage_of_the_same_name_is_refused(trained):
-    with pytest.raises(ValueError, match=re.escape("--rho was 0.9, now 0.8")):
+    with pytest.raises(ValueError, match=r"--rho was 0\.9, now 0\.8\. .* with --project_name"):
         train_stage(small_options(trained, "A", "--auto_resume", "--rho", 0.8))
     with pytest.raises(ValueError, match="stage C was trained with --regressor unet, this one asks for transposenet"):
         train_stage(small_options(trained, "joint", "--auto_resume", "--regressor", "transposenet"))
@@ -301,6 +305,33 @@ def test_the_common_report(trained):
     found = entry["summary"]["coord_error_m"]["median"]
     assert found == pytest.approx(list(min(scores).figures.values())[1], rel=1e-3)
     assert (folder / "val_drone_real_best_C.pth_task_coord.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "program, arguments, message",
+    [
+        (train_ddloc, ["T", "scene", "--image_height", "64"], "section folder not found: "),
+        (train_ddloc, ["X", "scene"], "unknown stage 'X'"),
+        (generate_translated, ["scene", "--section", "train_drone_real"], "scene folder not found: "),
+        (eval_ddloc, ["scene"], "stage finetune is not finished in "),
+        (eval_ddloc, ["scene", "--stage", "T"], "unknown --stage 'T'"),
+    ],
+)
+def test_commands_refuse_in_one_line(tmp_path, monkeypatch, capsys, program, arguments, message):
+    folders = ["--datasets_dir", str(tmp_path), "--exp_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["program", *arguments, *folders])
+    assert program.main() == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_picture_comes_from_the_command(trained, tmp_path, monkeypatch, capsys):
+    root = copied(trained, tmp_path)
+    words = ["scene", "--datasets_dir", root, "--exp_dir", root / "out", "--picture", root / "photos.jpg", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+    assert generate_translated.main() == 0
+    assert "translated: " in capsys.readouterr().out and decode_image(root / "photos.jpg").shape[2] == 3
 
 
 def test_options_of_the_stages_are_known():
