@@ -10,7 +10,7 @@ from dataloader.augmentation import AugmentationOptions
 from dataloader.choice import REAL_DATA_DOMAINS
 from ddloc.regressor import REGRESSORS
 from loss import LossOptions
-from records.options import between, option, positive
+from records.options import LARGEST_SEED, between, option, positive
 from runs.device import PRECISIONS
 
 IMG_NORMALIZE = ("scene", "pure", "urban", "nature")
@@ -135,7 +135,7 @@ class StageOptions(Place, _StageName):
     augmentation: DDLocAugmentation = field(default_factory=DDLocAugmentation)
     loss: LossOptions = field(default_factory=LossOptions)
     precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
-    seed: int = option(2021, help="of everything that is random")
+    seed: int = option(2021, check=between(0, LARGEST_SEED), help="of everything that is random")
     num_workers: int = option(0, check=between(0, 1024), decides=False, help="loader processes")
     auto_resume: bool = option(False, decides=False, help="continue the stage where it stopped")
 

@@ -81,6 +81,10 @@ def positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive, got {_shown(value)}")
 
 
+# What numpy, torch and the solver all take.
+LARGEST_SEED = 2**63 - 1
+
+
 def between(low: float, high: float) -> Check:
     """A check: every number lies in [low, high]."""
 

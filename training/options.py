@@ -14,7 +14,7 @@ from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
 from loss import LossOptions, PoseLossOptions
 from networks import Architecture, architecture_of, load_state_dict
 from records import options as declared
-from records.options import between, option, positive
+from records.options import LARGEST_SEED, between, option, positive
 from runs.device import PRECISIONS
 from tasks import TASKS, UNCERTAINTIES
 from training.optimizer import OPTIMIZERS
@@ -104,7 +104,7 @@ class TrainingOptions:
         decides=False,
         help="the network through torch.compile, which pays in long runs on a GPU",
     )
-    seed: int = option(2021, help="of everything that is random")
+    seed: int = option(2021, check=between(0, LARGEST_SEED), help="of everything that is random")
 
     session: str = option("", flags=("-sid",), help="label that becomes part of the run's name", group="run")
     output_dir: Path = option(
