@@ -15,7 +15,7 @@
 # Environment, beside that of common.sh:
 #   TASKS       encoders to train                         (coord depth normal semantics)
 #               with coord, depth and normal among them CrossLoc is fused, with semantics CrossLoc-SE too
-#   JOBS        independent trainings side by side, spread over the visible GPUs; each writes a log of its own (1)
+#   JOBS        independent trainings side by side, spread over the visible GPUs or the cores, each with its own log (1)
 #   PRETRAIN_EPOCHS PRETRAIN_LR PRETRAIN_ARGS PRETRAIN_MIN_CKPT_ITER, the same with FINETUNE_ and DECODER_:
 #               EPOCHS, LR, EXTRA_ARGS, MIN_CKPT_ITER of one stage; its _ARGS come before EXTRA_ARGS
 #   OVERVIEW    picture of the fine-tuned coord network's test
@@ -31,7 +31,8 @@ one_of PART "$PART" all coord depth normal semantics crossloc crossloc_se test
 for task in $TASKS; do one_of TASKS "$task" coord depth normal semantics; done
 [[ " $TASKS " == *" coord "* ]] || fail "TASKS must name coord, got '$TASKS'"
 [[ "$JOBS" =~ ^[1-9][0-9]*$ ]] || fail "JOBS must be a whole number above 0, got '$JOBS'"
-[ "${DRY_RUN:-0}" = 1 ] || [ -d "$DATASETS_DIR/$DATASET" ] || fail "unknown data set '$DATASET': no folder $DATASETS_DIR/$DATASET"
+[ "${DRY_RUN:-0}" = 1 ] || [ -d "$DATASETS_DIR/$DATASET" ] ||
+  fail "unknown data set '$DATASET': no folder $DATASETS_DIR/$DATASET"
 if [ -n "${OVERVIEW:-}" ]; then OVERVIEW="$(absolute "$OVERVIEW")"; fi
 export DATASETS_DIR OUTPUT_DIR WEIGHTS_DIR CKPT_DIR PYTHON TASKS JOBS
 export OVERVIEW="${OVERVIEW:-}"
@@ -57,10 +58,11 @@ stage() {
   began="$(date '+%s')"
   "$@" || status=$?
   echo "$name,$began,$(($(date '+%s') - began)),$status" >>"$STAGES_DIR/journal.csv"
-  if [ "$status" -ne 0 ]; then
-    say "$name: $([ "$status" = 130 ] && echo interrupted || echo "FAILED (status $status)")$([ "$JOBS" = 1 ] ||
-      echo "; $(tail -n 1 "$STAGES_DIR/$PART.log"); see $STAGES_DIR/$PART.log")"
-  fi
+  case "$status" in
+    0) ;;
+    130) say "$name: interrupted" ;;
+    *) say "$name: FAILED (status $status)${LOG:+; $(tail -n 1 "$LOG"); see $LOG}" ;;
+  esac
   return "$status"
 }
 
@@ -109,7 +111,8 @@ decoder() {
 
 # test_weights ARGUMENT...: on the test section; what was tested already is skipped.
 test_weights() {
-  run "$PYTHON" "$ROOT/test_single_task.py" "$DATASET" --task coord --section "$SECTION" --datasets_dir "$DATASETS_DIR" --resume "$@"
+  run "$PYTHON" "$ROOT/test_single_task.py" "$DATASET" --task coord --section "$SECTION" \
+    --datasets_dir "$DATASETS_DIR" --resume "$@"
 }
 
 finish() {
@@ -132,7 +135,10 @@ side_by_side() {
     for part in "$@"; do "$here/run_crossloc.sh" "$DATASET" "$DOMAIN" "$NET_DEPTH" "$part"; done
     return
   fi
-  printf '%s\n' "$@" | xargs -P "$JOBS" -n 1 --process-slot-var=CROSSLOC_SLOT \
+  # Each gets its share of the cores: as many lanes as before on all of them together.
+  local share="${CROSSLOC_THREADS:-${OMP_NUM_THREADS:-}}"
+  if [ "$JOBS" -gt 1 ] && [ -z "$share" ]; then share=$((($(nproc) + JOBS - 1) / JOBS)); fi
+  printf '%s\n' "$@" | CROSSLOC_THREADS="$share" xargs -P "$JOBS" -n 1 --process-slot-var=CROSSLOC_SLOT \
     "$here/run_crossloc.sh" "$DATASET" "$DOMAIN" "$NET_DEPTH"
 }
 
@@ -151,24 +157,30 @@ everything() {
   side_by_side $TASKS || status=$?
   if [ "$status" = 0 ] && [ ${#decoders[@]} -gt 0 ]; then side_by_side "${decoders[@]}" || status=$?; fi
   if [ "$status" = 124 ]; then exit 130; fi
-  if [ "$status" = 0 ]; then finish; fi
-  table
   if [ "$status" != 0 ]; then fail "not complete: see the stages that failed above, and call this again"; fi
+  finish
 }
 
 exec 3>&1
+LOG=""
 if [ "${DRY_RUN:-0}" != 1 ]; then
   mkdir -p "$STAGES_DIR"
   if [ -n "${CROSSLOC_SLOT:-}" ]; then
     # 255 keeps xargs from beginning others.
     trap '[ $? != 130 ] || exit 255' EXIT
-    if [ "$JOBS" -gt 1 ]; then exec >>"$STAGES_DIR/$PART.log" 2>&1; fi
+    if [ "$JOBS" -gt 1 ]; then
+      LOG="$STAGES_DIR/$PART.log"
+      exec >>"$LOG" 2>&1
+    fi
   fi
 fi
 
 case "$PART" in
-  all) everything ;;
   coord | depth | normal | semantics) encoder "$PART" ;;
   crossloc | crossloc_se) decoder "$PART" ;;
-  test) finish && table ;;
+  all | test)
+    # However it ends.
+    trap 'status=$?; table; exit $status' EXIT
+    if [ "$PART" = all ]; then everything; else finish; fi
+    ;;
 esac

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -89,10 +89,11 @@ def picture_grid(
     Args:
         prediction_BChw, sigma_B1hw: the network's output, in any precision.
     """
-    few = slice(0, _MOST_IMAGES)
-    tensors = {name: value[few].detach() for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    batch = Batch(**{**vars(batch), **tensors})
-    maps = _MAPS[task](prediction_BChw[few].detach().float().nan_to_num(), batch)
+    size = batch.images_B3HW.shape[-2:]
+    batch = replace(
+        batch, images_B3HW=_few(batch.images_B3HW), labels_BChw=_few(batch.labels_BChw), valid_B1hw=_few(batch.valid_B1hw)
+    )
+    maps = _MAPS[task](_few(prediction_BChw).float().nan_to_num(), batch)
     valid_B1hw = batch.valid_B1hw
     high = _shown_most(maps.error_B1hw, valid_B1hw)
     panels = [
@@ -103,12 +104,18 @@ def picture_grid(
     ]
     words = ["", "label", "prediction", f"error, to {high:.3g} {maps.unit}"]
     if sigma_B1hw is not None:
-        sigma_B1hw = sigma_B1hw[few].detach().float().nan_to_num()
+        sigma_B1hw = _few(sigma_B1hw).float().nan_to_num()
         if maps.sigma_unit != maps.unit:
             high = _shown_most(sigma_B1hw, torch.ones_like(valid_B1hw))
         panels.append(_coloured(sigma_B1hw / high))
         words.append(f"uncertainty, to {high:.3g} {maps.sigma_unit}")
-    return _grid(panels, words, batch.images_B3HW.shape[-2:])
+    return _grid(panels, words, size)
+
+
+def _few(maps_BxHW: torch.Tensor) -> torch.Tensor:
+    """The first images, thinned to about a panel's size: colouring what nobody sees would cost ten times the rest."""
+    step = max(1, maps_BxHW.shape[-2] // _PANEL_HEIGHT_PX)
+    return maps_BxHW[:_MOST_IMAGES, ..., ::step, ::step].detach()
 
 
 def _grid(panels: list[torch.Tensor], words: list[str], size: tuple[int, ...]) -> torch.Tensor:

@@ -88,6 +88,7 @@ def stage_runner(repository, tmp_path):
         )
         stand_in.write_text(
             f'#!/bin/bash\necho "begin $*" >>"{tmp_path}/calls"\n'
+            f'echo "${{CROSSLOC_THREADS:-all}}" >>"{tmp_path}/threads"\n'
             f'[ -z "${{CUDA_VISIBLE_DEVICES:-}}" ] || echo "$CUDA_VISIBLE_DEVICES" >>"{tmp_path}/gpus"\nsleep 0.05\n'
             f'case "$*" in\n{cases}*) ;;\nesac\necho "end $*" >>"{tmp_path}/calls"\n'
         )
@@ -142,6 +143,9 @@ def test_trainings_side_by_side_are_spread_over_the_gpus(stage_runner, tmp_path)
     first_decoder = begun.index("finetune_decoder_single_task coord")
     assert all(begun[:first_decoder].count(f"select_ckpt {task}") == 2 for task in ("coord", "depth", "normal", "semantics"))
     assert len(begun) == len(ended)
+    cores = int(subprocess.run(["nproc"], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}).stdout)
+    threads = (tmp_path / "threads").read_text().split()
+    assert set(threads[:-6]) == {str(-(-cores // 3))} and set(threads[-6:]) == {"all"}
     gpus = (tmp_path / "gpus").read_text().split()
     assert {"4", "7"} <= set(gpus)
     logs = {path.name for path in (tmp_path / "out" / "crossloc_scene_in_place_full").glob("*.log")}
@@ -167,7 +171,14 @@ def test_an_interruption_begins_nothing_else(stage_runner):
     interrupted = {"train_single_task.py scene --task depth": 130}
     result, calls = stage_runner("scene", failures=interrupted)
     assert result.returncode == 130 and "pretrain depth: interrupted" in result.stdout
-    assert {p.split()[1] for p in programs(calls)} == {"coord", "depth"}
+    assert {p.split()[1] for p in programs(calls)[:-1]} == {"coord", "depth"} and programs(calls)[-1] == "crossloc_table"
+
+
+def test_a_failure_of_the_test_is_the_commands(stage_runner):
+    result, calls = stage_runner("scene", failures={"--section test_drone_real": 2}, TASKS="coord")
+    assert result.returncode == 2 and "test pretrain: FAILED (status 2)" in result.stdout
+    assert programs(calls)[-2:] == ["test_single_task coord", "crossloc_table"]
+    assert programs(calls).count("test_single_task coord") == 3  # two validations, and one test
 
 
 def test_an_interrupted_miniature_is_completed_by_a_second_call(repository, tmp_path):
