@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def measured(args: argparse.Namespace) -> None:
-    """The child process: prints seconds."""
+    """The child process: prints seconds, and seconds of all processors."""
     if args.measure == "ours":
         from threads import configure_threads
 
@@ -49,11 +49,11 @@ def measured(args: argparse.Namespace) -> None:
         nets.append(build(Architecture(tiny=not args.full)))
     run = _all_at_once if args.measure == "ours" else _one_at_a_time
     run(nets[:1], dataset, preprocessing)  # warm up: libraries, and the photos in the system's memory
-    started = time.perf_counter()
+    started, processors = time.perf_counter(), time.process_time()
     poses = run(nets, dataset, preprocessing)
-    seconds = time.perf_counter() - started
+    seconds, processors = time.perf_counter() - started, time.process_time() - processors
     assert poses == args.checkpoints * len(dataset), poses
-    print(seconds)
+    print(seconds, processors)
 
 
 def _solvable(predictions: Iterator) -> Iterator:
@@ -127,24 +127,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if args.section is None:
             args.section = flat_section(Path(temporary) / "section", args.images)
-        rates: dict[str, list[float]] = {"loop": [], "ours": []}
+        seconds_of: dict[str, list[tuple[float, float]]] = {"loop": [], "ours": []}
         for _ in range(args.rounds):
-            for name, found in rates.items():
-                words = [sys.executable, __file__, "--measure", name, "--section", str(args.section), "--checkpoints",
-                         str(args.checkpoints), "--images", str(args.images), "--height", str(args.height),
-                         *(["--full"] if args.full else [])]  # fmt: skip
-                # The loop's threads are PyTorch's own choice.
-                environment = {k: v for k, v in os.environ.items() if name == "ours" or not k.endswith("_NUM_THREADS")}
-                seconds = float(subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                               check=True, text=True).stdout)  # fmt: skip
-                found.append(args.checkpoints * args.images / seconds)
-    loop, ours = (statistics.median(rates[name]) for name in ("loop", "ours"))
-    ratios = sorted(b / a for a, b in zip(rates["loop"], rates["ours"]))
+            for name, found in seconds_of.items():
+                found.append(_in_a_process(name, args))
+    images = args.checkpoints * args.images
     print(
         f"{args.checkpoints} checkpoints, {args.images} photos, {args.height} px, {'full' if args.full else 'tiny'} network"
     )
-    print(f"one at a time: {loop:6.1f} images/s; in one pass: {ours:6.1f} images/s")
+    for name, found in seconds_of.items():
+        wall, processors = (statistics.median(seconds) for seconds in zip(*found))
+        title = {"loop": "one at a time", "ours": "in one pass"}[name]
+        print(f"{title:14s}{images / wall:7.1f} images/s, {processors / images:.3f} processor seconds an image")
+    ratios = sorted(loop[0] / ours[0] for loop, ours in zip(seconds_of["loop"], seconds_of["ours"]))
     print(f"ratio: median {statistics.median(ratios):.1f}, from {ratios[0]:.1f} to {ratios[-1]:.1f}")
+
+
+def _in_a_process(name: str, args: argparse.Namespace) -> tuple[float, float]:
+    """Seconds, and seconds of all processors, of one of the two ways."""
+    words = [sys.executable, __file__, "--measure", name, "--section", str(args.section), "--checkpoints",
+             str(args.checkpoints), "--images", str(args.images), "--height", str(args.height),
+             *(["--full"] if args.full else [])]  # fmt: skip
+    # The loop's threads are PyTorch's own choice.
+    environment = {k: v for k, v in os.environ.items() if name == "ours" or not k.endswith("_NUM_THREADS")}
+    result = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    wall, processors = map(float, result.stdout.split())
+    return wall, processors
 
 
 if __name__ == "__main__":

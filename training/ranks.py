@@ -150,9 +150,10 @@ def processes_of_the_run(device: str) -> Iterator[Ranks]:
         if store.add(_STOPPED, 1) > 1:
             raise PeerStopped(str(error)) from error
         if isinstance(error, dist.DistError) or "gloo" in str(error):
+            # Behind the place in gloo's source, before advice that does not help here.
+            reason = str(error).splitlines()[0].rpartition("] ")[2].split(". ")[0]
             raise ConnectionError(
-                f"process {number} of {count} lost another one ({str(error).splitlines()[0]}); "
-                "the state is kept: continue with --auto_resume"
+                f"process {number} of {count} lost another one ({reason}); the state is kept: continue with --auto_resume"
             ) from error
         raise
     # After an error the others may be anywhere: the connections end with the process.
