@@ -217,7 +217,7 @@ class _StageTrainer:
     def _validated(self) -> Score:
         for net in self.stage.networks.values():
             net.eval()
-        with torch.no_grad(), self.stage.arithmetic():
+        with torch.no_grad():
             score = self.stage.validate()
         for net in self.stage.networks.values():
             net.train()

@@ -111,7 +111,8 @@ class TranslatorStage(Stage):
         return {"synthetic": fake_render, "real": fake_photo}, losses
 
     def validate(self) -> Score:
-        return translator_score(self.networks["T"], self._pairs, self.device)
+        with self.arithmetic():
+            return translator_score(self.networks["T"], self._pairs, self.device)
 
     @property
     def _pairs(self) -> ValidationPairs:
@@ -135,7 +136,8 @@ class AttentionStage(TranslatorStage):
             mask = hard_mask(self.networks["A"](photo))
             return self.networks["T"](photo * mask), mask
 
-        return attention_score(translate, self.options.rho, self._pairs, self.device)
+        with self.arithmetic():
+            return attention_score(translate, self.options.rho, self._pairs, self.device)
 
 
 class InpainterStage(Stage):
@@ -200,7 +202,8 @@ class InpainterStage(Stage):
             return Translated(styled, mask, inpainted, mask * styled + (1 - mask) * inpainted)
 
         pairs = ValidationPairs(self.validation_photos, self.validation_renders)
-        return inpainter_score(translate, pairs, self.device)
+        with self.arithmetic():
+            return inpainter_score(translate, pairs, self.device)
 
 
 def _discriminator_loss(net: torch.nn.Module, true: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from ddloc.validation import Score
 from ddloc.weights import best_path, load_best
 from networks import load_state_dict, save_network
 from runs.record import read_record
+from tests.conftest import write_plane_section
 from tests.ddloc.conftest import OF_STAGE, SMALL, STAGES, small_options, stage_options, write_scene
 
 HANDED_ON = {"C": ["C"], "T": ["T"], "A": ["A"], "I": ["I"], "joint": ["C", "A"], "finetune": ["C"]}
@@ -280,14 +281,22 @@ def test_translated_photos(trained, tmp_path):
 
 def test_photos_keep_their_stored_size(trained, tmp_path):
     """Translated at 64 px, stored as the labels' grid wants them."""
-    from tests.conftest import write_plane_section
-
     section = tmp_path / "large"
     write_plane_section(section, 1, height=128, width=192, focal=128)
     shutil.copytree(project(trained), tmp_path / "project")
     made = generate(tmp_path / "project", section, CPU)
     assert decode_image(next((made / "rgb").iterdir())).shape == (128, 192, 3)
     assert len(SectionDataset([made], "coord", 64)) == 1
+
+
+def test_labels_keep_their_digits_in_bf16(tmp_path):
+    """Photos larger than the network's images: labels are resampled, by training and by its validation."""
+    for name, count in (("train_drone_real", 2), ("train_sim", 2), ("val_drone_real", 1), ("val_drone_sim", 1)):
+        write_plane_section(tmp_path / "scene" / name, count, height=128, width=192, focal=128)
+    words = [*SMALL, "--precision", "bf16", "--total_epoch_num", 1, "--regressor", "transposenet", "--tiny"]
+    run = train_stage(stage_options(tmp_path, "C", *words))
+    (entry,) = json.loads((run.output / "validation.json").read_text())
+    assert entry["figures"]["median coordinate error (m)"] > 0
 
 
 def test_the_common_report(trained):
