@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from datagen import photo_sources, photos, provenance, sampling, sections
+from datagen import photo_sources, photos, provenance, sampling, sections, spread
 from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
 from datagen.orthophoto import photos_in
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a JSON file {"train": [...], "val": [...], "test": [...]}, or train=A,B val=C test=D,E with photo names; '
         "default: 40 / 10 / 50 %% at random (recorded, and obeyed when recorded)",
     )
+    spread.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,13 +64,18 @@ def run(args: argparse.Namespace) -> None:
     ]
     sampling.check_cameras([photos.pinhole_camera(camera) for camera in cameras], renderer)
     part_of = {stem: part for part, stems in parts.items() for stem in stems}
-    with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
-        sections.for_each(
-            cameras,
-            lambda camera: _write_pair(staged, part_of[camera.stem], camera, paths[camera.stem], renderer, args.height),
-            workers=args.workers,
-            description=f"photos of {args.scene}",
-        )
+    items = [(camera, part_of[camera.stem], paths[camera.stem].resolve()) for camera in cameras]
+    with spread.rendered_sections(
+        args,
+        scene_dir,
+        names,
+        items,
+        partial(_write_pair, spread.SceneSource.of(args, renderer), args.height),
+        made_from={"settings": settings, "inputs": inputs.found, "frame": sections.frame_of(scene)},
+        description=f"photos of {args.scene}",
+    ) as staged:
+        if staged is None:
+            return
         inputs.check_unchanged()
         for name in names:
             made = provenance.section_record(settings[name], inputs.found, scene, images=len(settings[name]["stems"]))
@@ -104,15 +111,15 @@ def _warn_of_views_around_held_out(scene_dir: Path, parts: dict[str, list[str]])
             )  # fmt: skip
 
 
-def _write_pair(
-    staged: sections.Staged, part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int
-) -> None:
+def _write_pair(source: spread.SceneSource, shorter_side: int, folder: Path, item: tuple[Camera, str, Path]) -> None:
+    """Writes a photo and its render, both with the render's labels, into the two sections of its part."""
+    camera, part, path = item
     photo_HW3, pinhole = photos.undistorted(photos.read_photo(path, camera), camera)
     stored = photos.resized_camera(pinhole, shorter_side)
-    view = renderer.render(stored.world_from_cam_44, stored.K_33, stored.width, stored.height)
+    view = source.renderer.render(stored.world_from_cam_44, stored.K_33, stored.width, stored.height)
     real = replace(view, rgb_HW3=photos.area_resized(photo_HW3, stored.width, stored.height))
-    sections.write_sample(staged[f"{part}_drone_sim"], stored, view)
-    sections.write_sample(staged[f"{part}_drone_real"], stored, real)
+    sections.write_sample(folder / f"{part}_drone_sim", stored, view)
+    sections.write_sample(folder / f"{part}_drone_real", stored, real)
 
 
 def _split(args: argparse.Namespace, record: Path, cameras: list[Camera]) -> dict[str, list[str]]:

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
 # Options that change nothing in a section: how it is made, where it goes, and what is recorded as an input instead.
-_WITHOUT_EFFECT = {"run", "command", "workers", "overwrite", "resume", "output_dir", "scene", "split", "origin"}
+_WITHOUT_EFFECT = {
+    "run", "command", "workers", "scheduler", "shard", "overwrite", "resume", "output_dir", "scene", "split", "origin",
+}  # fmt: skip
 _RASTERS = ("surface", "ortho", "landcover")
 _CAMERAS = ("cameras", "colmap", "nerfstudio", "odm", "geo_txt", "around", "poses", "flight")
 _OTHER = {

@@ -6,12 +6,13 @@ import argparse
 import logging
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from datagen import cameras as camera_files
-from datagen import held_out, pose_lists, provenance, random_walk, sampling, sections
+from datagen import held_out, pose_lists, provenance, random_walk, sampling, sections, spread
 from datagen.cameras import Camera
 from datagen.common_arguments import (
     add_scene_arguments,
@@ -22,7 +23,7 @@ from datagen.common_arguments import (
     share,
 )
 from datagen.flights import Flight, flown_again, raised
-from datagen.render import Backdrop, Renderer, View
+from datagen.render import Backdrop, Renderer
 from datagen.written import check_written
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=scene_name,
         help="write one section of this name instead of train_sim (90 %%) and val_sim (10 %%)",
     )
+    spread.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -148,15 +150,20 @@ def run(args: argparse.Namespace) -> None:
     record = scene_dir / f"{args.scene}_lhs_split.txt"
     parts = _parts(args, record, [camera.stem for camera in cameras])
     by_stem = {camera.stem: camera for camera in cameras}
-    folder_of = {stem: name for name, stems in parts.items() for stem in stems}
-    with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
-        sections.for_each(
-            [by_stem[stem] for stem in sorted(folder_of)],
-            lambda camera: sections.write_sample(staged[folder_of[camera.stem]], camera, _render(args, renderer, camera)),
-            workers=args.workers,
-            description=f"rendering {args.scene}",
-            postfix={"rejected": rejected},
-        )
+    items = sorted(((by_stem[stem], name) for name, stems in parts.items() for stem in stems), key=lambda item: item[0].stem)
+    write = partial(_write_view, spread.SceneSource.of(args, renderer), args.seed if args.backdrop == "elsewhere" else None)
+    with spread.rendered_sections(
+        args,
+        scene_dir,
+        names,
+        items,
+        write,
+        made_from={"settings": settings, "inputs": inputs.found, "frame": sections.frame_of(scene)},
+        description=f"rendering {args.scene}",
+        postfix={"rejected": rejected},
+    ) as staged:
+        if staged is None:
+            return
         inputs.check_unchanged()
         for name, stems in parts.items():
             made = provenance.section_record(settings, inputs.found, scene, images=len(stems), rejected=rejected)
@@ -169,11 +176,14 @@ def run(args: argparse.Namespace) -> None:
     check_written([scene_dir / name for name in parts])
 
 
-def _render(args: argparse.Namespace, renderer: Renderer, camera: Camera) -> View:
+def _write_view(source: spread.SceneSource, backdrop_seed: int | None, folder: Path, item: tuple[Camera, str]) -> None:
+    """Renders a camera into a section of a folder; backdrops are drawn by seed and stem."""
+    camera, section = item
     backdrop = None
-    if args.backdrop == "elsewhere":
-        backdrop = Backdrop.drawn(np.random.default_rng((args.seed, zlib.crc32(camera.stem.encode()))))
-    return renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height, backdrop)
+    if backdrop_seed is not None:
+        backdrop = Backdrop.drawn(np.random.default_rng((backdrop_seed, zlib.crc32(camera.stem.encode()))))
+    view = source.renderer.render(camera.world_from_cam_44, camera.K_33, camera.width, camera.height, backdrop)
+    sections.write_sample(folder / section, camera, view)
 
 
 def _margins(args: argparse.Namespace) -> sampling.FlightMargins:

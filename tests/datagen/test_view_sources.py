@@ -177,7 +177,6 @@ def test_pose_lists_become_views(tmp_path, plane):
     origin = plane.open().origin_xyz
     assert np.allclose(found[0][:3, 3] + origin, [*(CENTRE[0] + [5, 8]), 72], atol=1e-3)
     assert np.allclose(found[0][:3, :3], enu_from_camera(30 + convergence, -80, 0), atol=1e-6)
-    assert 0.02 < abs(convergence) < 0.05 or abs(convergence) < 0.02
 
 
 def test_flights_are_flown_again_where_the_photos_say(tmp_path, hills, caplog, capsys, monkeypatch):
