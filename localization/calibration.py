@@ -179,7 +179,7 @@ def fit(samples: Sequence[Sample], bounds_m: Sequence[float], bound_m: float, so
 
 def _ok_above(p_N: np.ndarray, right_N: np.ndarray) -> float:
     """The lowest probability of which `_OK_RIGHT` of the validated photos from there on were right."""
-    for threshold in np.unique(np.maximum(p_N, _LEAST_OK)):
+    for threshold in [_LEAST_OK, *np.unique(p_N[p_N > _LEAST_OK])]:
         accepted_N = p_N >= threshold
         if accepted_N.any() and right_N[accepted_N].mean() >= _OK_RIGHT:
             return float(threshold)
