@@ -82,14 +82,15 @@ class ImageRecord:
         pose = result.pose
         offset_3M = result.coord_true_3hw[:, result.valid_hw] - result.pose_true_44[:3, 3:]
         errors = result.error_hw[result.valid_hw]
+        sigma_m = None if result.sigma_hw is None else float(np.median(result.sigma_hw))
         judgement = None
         if calibration is not None and pose.confidence is not None:
-            judgement = calibration.judge(pose.confidence, pose.covariance_66, pose.success)
+            judgement = calibration.judge(pose.confidence, pose.covariance_66, pose.success, sigma_m)
         return cls(
             section, stem, pose.success, pose.world_from_cam_44, result.pose_true_44, result.translation_m,
             result.rotation_deg, pose.inliers, None if pose.inliers is None else pose.inliers / result.valid_hw.size,
             pose.score, pose.confidence, pose.covariance_66,
-            None if result.sigma_hw is None else float(np.median(result.sigma_hw)), pose.seconds,
+            sigma_m, pose.seconds,
             float(np.median(errors)) if errors.size else float("nan"),
             float(np.median(np.linalg.norm(offset_3M, axis=0))) if errors.size else float("nan"),
             yaw_pitch_roll_from_enu_camera(result.pose_true_44[:3, :3])[1], dominant_class(semantics), judgement,
@@ -103,7 +104,7 @@ class ImageRecord:
         turn_33 = self.world_from_cam_true_44[:3, :3].T @ self.world_from_cam_44[:3, :3]
         error_3 = self.world_from_cam_44[:3, 3] - self.world_from_cam_true_44[:3, 3]
         rotation_3 = Rotation.from_matrix(turn_33).as_rotvec()
-        return Sample(self.confidence, self.covariance_66, self.success, error_3, rotation_3)
+        return Sample(self.confidence, self.covariance_66, self.success, error_3, rotation_3, self.sigma_m)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form: what is not known, or infinite, is null."""
@@ -232,9 +233,7 @@ class TrustFigures:
         """Judges what was gathered by a calibration."""
         self.calibration = calibration
         self.records = [
-            record
-            if record.confidence is None
-            else replace(record, judgement=calibration.judge(record.confidence, record.covariance_66, record.success))
+            record if record.confidence is None else replace(record, judgement=calibration.judge_sample(record.sample))
             for record in self.records
         ]
 

@@ -40,7 +40,7 @@ def write_all(
         raise ValueError("no photo was localised: there is nothing to write")
     if surface is not None:
         check_same_frame(frame, surface)
-    georeference = _georeference(frame, surface)
+    georeference = georeference_of(frame, surface)
     folder.mkdir(parents=True, exist_ok=True)
     write_pose_files(answers, folder / "poses")
     write_colmap(answers, folder)
@@ -66,11 +66,12 @@ def check_same_frame(frame: Mapping[str, Any] | None, surface: GeoScene) -> None
             raise ValueError(f"the answers are in {ours.name}, the geodata in {theirs.name}")
 
 
-def _georeference(frame: Mapping[str, Any] | None, surface: GeoScene | None) -> Georeference | None:
+def georeference_of(frame: Mapping[str, Any] | None, surface: GeoScene | None) -> Georeference | None:
+    """Where answers lie on Earth; None, said in a line, where nothing says."""
     try:
         georeference = Georeference(frame or {}) if surface is None else Georeference.of_surface(surface)
     except ValueError as error:
-        log.info("no GeoJSON and KML: %s", error)
+        log.info("no longitude and latitude, GeoJSON and KML: %s", error)
         return None
     log.info("longitude and latitude in WGS 84, yaw from true north; heights: %s", georeference.datum)
     return georeference

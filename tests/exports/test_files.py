@@ -111,7 +111,7 @@ def test_tables_name_every_photo(written):
 def test_without_a_crs_the_rest_is_written(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         write_all([make_answer()], None, tmp_path)
-    assert "no GeoJSON and KML: the scene's frame names no CRS" in caplog.text
+    assert "GeoJSON and KML: the scene's frame names no CRS" in caplog.text
     assert {p.name for p in tmp_path.iterdir()} >= {"images.txt", "poses.csv", "poses.json"}
     assert not (tmp_path / "poses.geojson").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -11,7 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from datagen.render import Renderer
+from exports.answer_report import write_answer_report
 from exports.report import MOST_PANELS, Background, Panel, Position, Report, orthophoto, page, plan, write_report
+
+from .conftest import failed_answer, make_answer
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 RED, BLUE = (np.full((60, 90, 3), colour, np.uint8) for colour in ((220, 20, 20), (20, 20, 220)))
@@ -100,6 +105,32 @@ def test_the_orthophoto_around_the_cameras(flat):
     assert found.picture_HW3.shape == (round(110 / 170 * 900), 900, 3) and found.picture_HW3.std() > 20
     beyond = orthophoto(flat, [Position("a", None, np.array([1000.0, 0.0]))])
     assert (beyond.picture_HW3 == 200).all()
+
+
+def test_the_report_of_answers_without_truth(flat, flat_frame, tmp_path):
+    """The least believed first; the render at the pose is what the photo of that pose shows."""
+    photo_HW3 = Renderer(flat).render(make_answer().world_from_cam_44, make_answer().K_33, 600, 400).rgb_HW3
+    answers = [make_answer("good"), make_answer("vague", verdict="doubtful", confidence=0.4), failed_answer("lost")]
+    path = tmp_path / "report.html"
+    write_answer_report(
+        answers, lambda answer: photo_HW3, flat_frame, path, title="Flight", surface=flat,
+        maps_of=lambda answer: {"inliers": BLUE[:4, :6]},
+    )  # fmt: skip
+    text = path.read_text()
+    assert re.findall(r"<h3>(\w+)", text) == ["lost", "vague", "good"]
+    assert text.count('class="render"') == 2 and text.count("longitude_deg") == 2 and text.count("<figcaption>") == 3
+    assert "<tr><td>doubtful</td><td>1</td></tr>" in text and text.count('class="estimated"') == 2
+    photo, render = (_decoded(text, kind) for kind in ("photo", "render"))
+    assert photo.shape == render.shape == (280, 420, 3)
+    assert np.abs(photo.astype(int) - render).mean() < 12  # resampled once more
+    with pytest.raises(ValueError, match="nothing to report"):
+        write_answer_report([], lambda answer: photo_HW3, flat_frame, path, title="Flight")
+
+
+def _decoded(text: str, kind: str) -> np.ndarray:
+    """The last picture of a class in a page."""
+    data = re.findall(rf'class="{kind}" [^>]*src="data:image/jpeg;base64,([^"]+)"', text)[-1]
+    return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
 
 
 @pytest.fixture(scope="session")

@@ -58,11 +58,44 @@ def test_the_covariance_is_scaled_by_what_the_errors_are(scale):
 
 
 def test_few_photos_teach_little():
-    """Two photos that are ten times as wrong as they should be: the scale goes up by a third of the way, in logarithms."""
-    two = [replace(s, position_error_3=np.array([10.0 * np.sqrt(0.25 * chi2.ppf(0.5, 3)), 0, 0])) for s in photos(2)]
-    calibration = fit(two, [3.0], 3.0, {})
-    assert calibration.position_scale == pytest.approx(10 ** (2 / 6), rel=1e-3)
-    assert "2 photos are few" in str(calibration) and "few" not in str(fit(photos(40), [3.0], 3.0, {}))
+    """Photos that are ten times as wrong as the solver says: two are hardly believed, forty are."""
+    two, forty = (fit(photos(count, scale=10.0), [3.0], 3.0, {}) for count in (2, 40))
+    assert 1.5 < two.position_scale < 6 < 8 < forty.position_scale < 12
+    assert 1.2 < two.rotation_scale < 4 < 7 < forty.rotation_scale < 12
+    assert "2 photos are few" in str(two) and "few" not in str(forty)
+
+
+def with_sigma(count: int, common: float, seed=0) -> list[Sample]:
+    """Photos whose cells err in common by `common` times the network's deviation, which differs from photo to photo."""
+    rng = np.random.default_rng(seed)
+    tight = np.diag([1e-4] * 3 + [0.01] * 3)
+    samples = photos(count, covariance=tight, seed=seed)
+    sigmas_m = rng.uniform(0.2, 3.0, count)
+    return [
+        replace(s, position_error_3=s.position_error_3 + common * sigma_m * rng.normal(size=3), sigma_m=float(sigma_m))
+        for s, sigma_m in zip(samples, sigmas_m, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("common", [0.3, 2.0])
+def test_what_cells_err_in_common_is_learned_from_the_predicted_deviation(common):
+    calibration = fit(with_sigma(200, common), [3.0], 3.0, {})
+    assert calibration.common == pytest.approx(common, rel=0.15)
+    C_66 = calibration.judge(0.95, np.diag([1e-4] * 3 + [0.01] * 3), True, 2.0).covariance_66
+    expected = (calibration.common * 2.0) ** 2 + 0.01 * calibration.position_scale**2
+    assert C_66[3, 3] == pytest.approx(expected) and C_66[0, 0] == pytest.approx(1e-4 * calibration.rotation_scale**2)
+    held = reliability(with_sigma(200, common, seed=9), calibration)
+    assert held.within_two_sigma == pytest.approx(0.74, abs=0.1)
+    if common == 2.0:
+        assert held.auroc > 0.75
+
+
+def test_beyond_what_validation_has_seen_nothing_is_ok():
+    samples = [replace(s, sigma_m=0.4) for s in photos(20, covariance=COVARIANCE / 100)]
+    calibration = fit(samples, [3.0], 3.0, {})
+    assert calibration.most_sigma_m == 0.8
+    verdicts = [calibration.judge(0.95, COVARIANCE / 100, True, sigma_m).verdict for sigma_m in (0.4, 0.79, 0.81)]
+    assert verdicts == ["ok", "ok", "doubtful"]
 
 
 def test_an_overconfident_solver_is_talked_down():
