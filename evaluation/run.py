@@ -33,17 +33,14 @@ from evaluation.reports import (
 )
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
+from localization.forward import precision_for
 from networks import load_network
 from networks.architecture import Architecture
-from runs.device import resolved_precision
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
 
 logger = logging.getLogger(__name__)
-
-# What another system's weights were trained in.
-_PRECISION_WITHOUT_RECORD = "float32"
 
 
 @dataclass
@@ -77,7 +74,7 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     Raises:
         ValueError, OSError: bad data or flags, or no weights file that can be read; a message for the user.
     """
-    resolved_precision(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
+    precision_for(None, device, options.precision)  # refuses what the device cannot do
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
@@ -155,14 +152,11 @@ class _Evaluation:
         options, record = self.options, weights.run.record if weights.run is not None else None
         if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
             logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
-        trained_in = (
-            _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
-        )
         settings = {
             "scene": options.scene,
             "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
             "architecture": net.architecture,
-            "precision": resolved_precision(self.device, options.precision or trained_in),
+            "precision": precision_for(record, self.device, options.precision),
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver

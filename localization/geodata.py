@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,13 @@ class Geodata:
         """Colour, and world coordinates of every pixel; see `Renderer.render`."""
         return self._renderer.render(world_from_cam_44, K_33, width, height)
 
-    def contains(self, world_from_cam_44: np.ndarray) -> bool:
-        """Whether a camera stands above the surface model's extent, or at most its own size away from it."""
+    def check_place(self, centre_3: Sequence[float]) -> None:
+        """Raises ValueError unless a point, such as the middle of what a network knows, lies on the surface model."""
         left, bottom, right, top = self.scene.grid.bounds
-        slack = max(right - left, top - bottom)
-        x, y = world_from_cam_44[:2, 3]
-        return bool(left - slack <= x <= right + slack and bottom - slack <= y <= top + slack)
+        x, y = centre_3[:2]
+        if not (left <= x <= right and bottom <= y <= top):
+            ox, oy, _ = self.scene.origin_xyz
+            raise ValueError(
+                f"the geodata are of another place: they cover x {left + ox:.0f} to {right + ox:.0f}, "
+                f"y {bottom + oy:.0f} to {top + oy:.0f}, and the network was trained around ({x + ox:.0f}, {y + oy:.0f})"
+            )
