@@ -22,6 +22,7 @@ from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
 from evaluation.predict import predictions
+from evaluation.refining import open_map, refined_results
 from evaluation.reports import (
     Subject,
     save_arrays,
@@ -120,8 +121,14 @@ class _Evaluation:
 
     def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
         self.options, self.device = options, device
+        # Opened first: geodata of another place are refused before the work, not after it.
+        self.map = open_map(options.surface, options.ortho, options.scene_dir) if self._refines else None
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
+
+    @property
+    def _refines(self) -> bool:
+        return self.options.refines and EVALUATIONS[self.options.task].measure is None
 
     def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
         """Evaluates one weights file on its sections."""
@@ -160,6 +167,10 @@ class _Evaluation:
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver
+        if self.map is not None:
+            if record is not None:
+                self.map.check_place(record.statistics.mean_coord)
+            settings["refinement"] = {"height": options.refine_height, "geodata": self.map.contents}
         return settings
 
     def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
@@ -194,6 +205,8 @@ class _Evaluation:
         )
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
+        if self.map is not None:
+            results = refined_results(results, dataset, self.map, options.refine_height)
         figures = CoordFigures() if solves_poses else DenseFigures(task)
         pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
         plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
@@ -213,7 +226,8 @@ class _Evaluation:
             write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
         if options.overview is not None:
             draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
-        return write_results(weights, task, subject, figures.summary(), figures.rows)
+        refined = figures.refined if solves_poses else None
+        return write_results(weights, task, subject, figures.summary(), figures.rows, refined)
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
