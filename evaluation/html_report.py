@@ -10,32 +10,15 @@ import numpy as np
 
 from datagen.render import Renderer
 from datagen.scene import GeoScene
-from datagen.sections import read_scene_record
 from evaluation.coord import CoordResult
 from evaluation.pictures import ERROR_COLOURS, coordinate_colours, coordinate_range
 from evaluation.trust import ImageRecord, Interval, TrustFigures, figures
 from exports.report import MOST_PANELS, Background, Panel, Position, Report, orthophoto, write_report
-from exports.writing import check_same_frame
 from localization.calibration import Reliability
 
 _WORST = 10
 _INLIER_COLOUR, _OTHER_COLOUR = (70, 170, 90), (60, 60, 60)
 _GROUND_STEP_PX = 700
-
-
-def open_geodata(surface: Sequence[Path], ortho: Sequence[Path], scene_dir: Path) -> GeoScene:
-    """The geodata in the frame of the data set.
-
-    Raises:
-        ValueError: only one of the two was given, or they are of another place or frame than the data set.
-    """
-    if not surface or not ortho:
-        raise ValueError("--surface and --ortho go together: the surface model and the orthophoto")
-    record = read_scene_record(scene_dir) or {}
-    scene = GeoScene.open(list(surface), list(ortho), origin_xyz=record.get("origin_xyz"))
-    if record:
-        check_same_frame(record, scene)
-    return scene
 
 
 def write_html_report(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from records.options import add_options, between, option, options_from, positive
 from runs.device import PRECISIONS
@@ -89,6 +90,15 @@ class EvaluationOptions:
     uncertainty: str | None = option(None, choices=UNCERTAINTIES, lower=True, help="the network's uncertainty")
     precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
 
+    refine: str | None = option(
+        None, choices=REFINEMENTS, group="refinement by the map (task coord)", help="default: ncc with geodata, else off"
+    )
+    refine_height: int = option(
+        WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
+    )
+    surface: tuple[Path, ...] = option((), decides=False, metavar="DSM", help="surface model of the map; for --report, too")
+    ortho: tuple[Path, ...] = option((), decides=False, metavar="ORTHO", help="orthophoto, with --surface")
+
     plot: bool = option(
         False, group="output, beside the weights", decides=False, help="pictures of every image's prediction and error"
     )
@@ -106,8 +116,6 @@ class EvaluationOptions:
         help="one self-contained page: a panel per image, the map, distributions, the worst ten (one weights file and "
         "section, coord)",
     )
-    surface: tuple[Path, ...] = option((), decides=False, help="surface model, for --report: renders at the estimated poses")
-    ortho: tuple[Path, ...] = option((), decides=False, help="orthophoto, with --surface")
     calibrate: bool = option(
         False,
         decides=False,
@@ -124,6 +132,11 @@ class EvaluationOptions:
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
     search_dir: str | None = None
+
+    @property
+    def refines(self) -> bool:
+        """Whether poses are refined by the map."""
+        return self.task == "coord" and bool(self.surface) and self.refine != "off"
 
     @property
     def scene_dir(self) -> Path:
@@ -207,6 +220,10 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--calibrate learns from one section of the coord task")
     if options.calibrate and options.section[0].startswith("test"):
         raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
+    if options.refine == "ncc" and not options.surface:
+        raise ValueError("--refine ncc needs the map: --surface and --ortho")
+    if options.refine == "ncc" and options.task != "coord":
+        raise ValueError(f"--refine ncc refines poses; --task {options.task} has none")
     if options.tiny and options.runs.size == "full":
         raise ValueError("--tiny and --size full contradict each other")
     return options

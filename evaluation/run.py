@@ -17,18 +17,16 @@ from dataloader.geometry_check import check_geometry
 from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
 from dataloader.section import SectionDataset
 from evaluation.checkpoints import Weights, find_weights, named_encoders
-from evaluation.coord import CoordFigures, CoordResult, coord_results
-from evaluation.dense import DenseFigures, dense_results
-from evaluation.html_report import open_geodata, write_html_report
-from evaluation.measures import DenseResult
+from evaluation.coord import coord_results
+from evaluation.dense import dense_results
+from evaluation.gathered import Gathered
+from evaluation.html_report import write_html_report
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
-from evaluation.pictures import draw_prediction
 from evaluation.predict import predictions_of_many
+from evaluation.refining import open_map, refined_results
 from evaluation.reports import (
     Subject,
-    save_arrays,
-    section_file,
     was_evaluated,
     weights_fingerprint,
     write_estimated_positions,
@@ -37,10 +35,10 @@ from evaluation.reports import (
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
 from evaluation.trust import TrustFigures, learn_calibration, write_metrics
-from localization.calibration import calibration_of, write_calibration
+from localization.calibration import write_calibration
+from localization.forward import precision_for
 from networks import load_network
 from networks.architecture import Architecture
-from runs.device import resolved_precision
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
@@ -49,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 # Weights files in memory at once: photos are decoded and prepared once for all of them.
 _NETWORKS_AT_ONCE = 8
-# What another system's weights were trained in.
-_PRECISION_WITHOUT_RECORD = "float32"
 
 
 @dataclass
@@ -94,7 +90,7 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     Raises:
         ValueError, OSError: bad data or flags, or no weights file that can be read; a message for the user.
     """
-    resolved_precision(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
+    precision_for(None, device, options.precision)  # refuses what the device cannot do
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
@@ -145,57 +141,6 @@ def _open_section(options: EvaluationOptions, name: str) -> _Section:
     return _Section(name, folders, tuple(contents))
 
 
-@dataclass(frozen=True)
-class _Gathered:
-    """What the images of a section give for one weights file, one after the other.
-
-    Attributes:
-        task: of the network.
-        figures: for the published report. trust: for the figures with intervals; None of tasks without poses.
-        photos: the files that are still to come.
-        pred_folder, plot_folder: for what is wanted of every image; None where nothing is.
-        with_section: file names say the section: in a group of sections the same stem occurs more than once.
-        kept: all results, where pictures of the whole need them.
-    """
-
-    task: str
-    figures: CoordFigures | DenseFigures
-    trust: TrustFigures | None
-    photos: Iterator[Path]
-    pred_folder: Path | None
-    plot_folder: Path | None
-    with_section: bool
-    kept: list[CoordResult | DenseResult] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, candidate: _Candidate, options: EvaluationOptions, dataset: SectionDataset, solves_poses: bool) -> _Gathered:
-        weights, section, task = candidate.weights, candidate.section.name, options.task
-        trust = TrustFigures(None if options.calibrate else calibration_of(weights)) if solves_poses else None
-        return cls(
-            task=task,
-            figures=CoordFigures() if solves_poses else DenseFigures(task),
-            trust=trust,
-            photos=iter([files.image for files in dataset.files]),
-            pred_folder=_folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None,
-            plot_folder=_folder(section_file(weights, section, f"{task}_plots")) if options.plot else None,
-            with_section=len(candidate.section.folders) > 1,
-        )
-
-    def add(self, result: CoordResult | DenseResult, *, keep: bool) -> None:
-        """The next image's result, in the order of the section."""
-        self.figures.add(result)
-        photo = next(self.photos)
-        if self.trust is not None:
-            self.trust.add(result, photo)
-        name = result.stem.replace("/", "_") if self.with_section else result.stem.rpartition("/")[2]
-        if self.pred_folder is not None:
-            save_arrays(result.arrays(self.task), self.pred_folder / f"{name}.npz")
-        if self.plot_folder is not None:
-            draw_prediction(result, EVALUATIONS[self.task].draw, self.plot_folder / f"{name}.png")
-        if keep:
-            self.kept.append(result)
-
-
 class _Evaluation:
     """What stays the same from one weights file to the next."""
 
@@ -203,8 +148,7 @@ class _Evaluation:
         self.options, self.device = options, device
         self.pictures_whole = options.overview is not None or options.report is not None
         # Opened first: geodata of another place are refused before the work, not after it.
-        with_geodata = options.report is not None and options.surface
-        self.geodata = open_geodata(options.surface, options.ortho, options.scene_dir) if with_geodata else None
+        self.map = open_map(options.surface, options.ortho, options.scene_dir) if options.surface else None
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 
@@ -248,17 +192,18 @@ class _Evaluation:
         options, record = self.options, weights.run.record if weights.run is not None else None
         if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
             logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
-        trained_in = (
-            _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
-        )
         settings = {
             "scene": options.scene,
             "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
             "architecture": net.architecture,
-            "precision": resolved_precision(self.device, options.precision or trained_in),
+            "precision": precision_for(record, self.device, options.precision),
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver
+        if self.map is not None and options.refines:
+            if record is not None:
+                self.map.check_place(record.statistics.mean_coord)
+            settings["refinement"] = {"height": options.refine_height, "geodata": self.map.contents}
         return settings
 
     def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
@@ -294,12 +239,14 @@ class _Evaluation:
         )
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
-        gathered = [_Gathered.of(candidate, options, dataset, solves_poses) for candidate in candidates]
+        if self.map is not None and options.refines:
+            results = refined_results(results, dataset, self.map, options.refine_height)
+        gathered = [Gathered.of(candidate.weights, candidate.section.name, dataset, options) for candidate in candidates]
         for result in results:
             gathered[result.network].add(result, keep=self.pictures_whole)
         return [self._write(candidate, results, dataset) for candidate, results in zip(candidates, gathered, strict=True)]
 
-    def _write(self, candidate: _Candidate, gathered: _Gathered, dataset: SectionDataset) -> str:
+    def _write(self, candidate: _Candidate, gathered: Gathered, dataset: SectionDataset) -> str:
         """Writes the results of one weights file on a section; returns the report's block."""
         options, task, weights, section = self.options, self.options.task, candidate.weights, candidate.section.name
         figures, trust, title = gathered.figures, gathered.trust, f"{options.scene}, {section}, {weights.stem}"
@@ -313,9 +260,12 @@ class _Evaluation:
         if options.overview is not None:
             draw_overview(gathered.kept, figures.summary(), title, options.overview)
         if options.report is not None:
-            write_html_report(gathered.kept, trust, options.solver.threshold, title, options.report, self.geodata)
+            write_html_report(
+                gathered.kept, trust, options.solver.threshold, title, options.report, self.map and self.map.scene
+            )
             logger.info("report: %s", options.report)
-        return write_results(weights, task, candidate.subject, figures.summary(), figures.rows)
+        refined = figures.refined if self.options.refines else None
+        return write_results(weights, task, candidate.subject, figures.summary(), figures.rows, refined)
 
     def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
         """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
@@ -338,8 +288,3 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise PermissionError(f"cannot write results into {folder}: {error.strerror}") from None
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(exist_ok=True)
-    return path

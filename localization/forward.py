@@ -7,10 +7,23 @@ from torch import nn
 
 from geometry.grid import FULL_SIZE_STRIDE, STRIDE
 from networks.lanes import Lanes
-from runs.device import autocast_for
+from runs.device import autocast_for, resolved_precision
+from runs.record import RunRecord
 from threads import configure_threads
 
 BATCH_SIZE = 4
+# What another system's weights were trained in.
+PRECISION_WITHOUT_RECORD = "float32"
+
+
+def precision_for(record: RunRecord | None, device: torch.device, asked: str | None = None) -> str:
+    """The arithmetic of a network's pass: as asked, else as in training; bf16 or float32.
+
+    Raises:
+        ValueError: the device does not know it.
+    """
+    trained_in = PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", PRECISION_WITHOUT_RECORD)
+    return resolved_precision(device, asked or trained_in)
 
 
 class Forward:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyproj
 
 from datagen import frames
-from datagen.mosaic import Sources
+from datagen.mosaic import Sources, tile_paths
 from datagen.render import Renderer, View
 from datagen.scene import GeoScene
+from records import fingerprint
 
 
 class Geodata:
@@ -19,10 +20,11 @@ class Geodata:
 
     Attributes:
         scene: surface and orthophoto in the frame of the poses.
+        contents: fingerprints of the files that it was read from, by what they are and their name.
     """
 
-    def __init__(self, scene: GeoScene):
-        self.scene = scene
+    def __init__(self, scene: GeoScene, contents: Mapping[str, str] | None = None):
+        self.scene, self.contents = scene, dict(contents or {})
         self._renderer = Renderer(scene, label_stride=1)
 
     @classmethod
@@ -40,20 +42,26 @@ class Geodata:
                 "nothing says which frame the network's coordinates are in (its record has no CRS and origin), so that the "
                 "geodata have no place there; localise without --surface and --ortho, or with weights that have a record"
             )
+        sources = {"surface": surface, "ortho": ortho}
         scene = GeoScene.open(surface, ortho, origin_xyz=tuple(frame["origin_xyz"]))
         if frame.get("crs"):
             wanted, found = pyproj.CRS.from_user_input(frame["crs"]).to_2d(), frames.full(scene.crs).to_2d()
             if not wanted.equals(found, ignore_axis_order=True):
                 raise ValueError(f"the geodata are in {found.name}, the network's coordinates in {wanted.name}")
-        return cls(scene)
+        files = {f"{what}/{path.name}": path for what in sources for path in tile_paths(sources[what], what)}
+        return cls(scene, fingerprint.digests(files))
 
     def render(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> View:
         """Colour, and world coordinates of every pixel; see `Renderer.render`."""
         return self._renderer.render(world_from_cam_44, K_33, width, height)
 
-    def contains(self, world_from_cam_44: np.ndarray) -> bool:
-        """Whether a camera stands above the surface model's extent, or at most its own size away from it."""
+    def check_place(self, centre_3: Sequence[float]) -> None:
+        """Raises ValueError unless a point, such as the middle of what a network knows, lies on the surface model."""
         left, bottom, right, top = self.scene.grid.bounds
-        slack = max(right - left, top - bottom)
-        x, y = world_from_cam_44[:2, 3]
-        return bool(left - slack <= x <= right + slack and bottom - slack <= y <= top + slack)
+        x, y = centre_3[:2]
+        if not (left <= x <= right and bottom <= y <= top):
+            ox, oy, _ = self.scene.origin_xyz
+            raise ValueError(
+                f"the geodata are of another place: they cover x {left + ox:.0f} to {right + ox:.0f}, "
+                f"y {bottom + oy:.0f} to {top + oy:.0f}, and the network was trained around ({x + ox:.0f}, {y + oy:.0f})"
+            )

@@ -20,6 +20,8 @@ _GRADIENT_SIGMA_PX = 1.0
 _SURROUNDINGS_PX, _NOISE_LEVEL = 8.0, 2.0
 # A second peak is one that is farther than this from the first, px.
 _PEAK_RADIUS_PX = 3
+# Variance of features below which there is no structure; noise of photos has a hundred times as much.
+_LEAST_VARIANCE = 1e-4
 # What similarity is lost at a perfect match to noise at least: peaks are never believed to be sharper.
 _LEAST_DISTANCE = 0.02
 
@@ -91,14 +93,22 @@ def similarities(photo_HWC: np.ndarray, render_HWC: np.ndarray, grid: PatchGrid,
     Returns:
         similarity in [-1, 1] at [patch, radius + dy, radius + dx]; 0 where a side has no structure.
     """
-    size = 2 * radius + 1
-    similarity_PSS = np.empty((len(grid.rows_P), size, size), np.float32)
+    size, side = 2 * radius + 1, 2 * grid.half
+    similarity_PSS = np.zeros((len(grid.rows_P), size, size), np.float32)
+    # OpenCV calls what has no structure perfectly alike.
+    structured_HW = _variance(render_HWC, side) > _LEAST_VARIANCE
     for similarity_SS, (x, y) in zip(similarity_PSS, grid.centres_P2 - grid.half, strict=True):
-        side = 2 * grid.half
         patch, window = photo_HWC[y : y + side, x : x + side], render_HWC[y : y + side + size - 1, x : x + side + size - 1]
-        cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED, similarity_SS)
-    # OpenCV calls patches without structure perfectly alike, or gives what is no number.
-    return np.where(np.abs(similarity_PSS) < 0.999999, similarity_PSS, 0)
+        if patch.var(axis=(0, 1)).sum() > _LEAST_VARIANCE:
+            cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED, similarity_SS)
+            similarity_SS *= structured_HW[y + grid.half :, x + grid.half :][:size, :size]
+    return similarity_PSS
+
+
+def _variance(image_HWC: np.ndarray, side: int) -> np.ndarray:
+    """Variance [H, W] over the square of an even side around each pixel's upper left corner, summed over the channels."""
+    mean_HWC, square_HWC = (cv2.boxFilter(v, -1, (side, side)) for v in (image_HWC, image_HWC * image_HWC))
+    return (square_HWC - mean_HWC * mean_HWC).sum(axis=2)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,24 +41,14 @@ class Landscape:
 
 
 @pytest.fixture(scope="session")
-def make_landscape(tmp_path_factory) -> Callable[[int], Landscape]:
-    """Factory of landscapes by seed."""
-
-    def make(seed: int) -> Landscape:
-        folder = tmp_path_factory.mktemp("landscape")
-        paths = [GeodataPaths.under(folder, name) for name in ("surveyed", "flown")]
-        for season, path in zip((SURVEYED, FLOWN), paths, strict=True):
-            write_world(make_world(WORLD, season, seed), WORLD, path)
-        surveyed = GeoScene.open(paths[0].surface, paths[0].ortho)
-        flown = GeoScene.open(paths[1].surface, paths[1].ortho, origin_xyz=surveyed.origin_xyz)
-        return Landscape(paths[0].surface, paths[0].ortho, frame_of(surveyed), surveyed, Renderer(flown))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def landscape(make_landscape) -> Landscape:
-    return make_landscape(5)
+def landscape(tmp_path_factory) -> Landscape:
+    folder = tmp_path_factory.mktemp("landscape")
+    paths = [GeodataPaths.under(folder, name) for name in ("surveyed", "flown")]
+    for season, path in zip((SURVEYED, FLOWN), paths, strict=True):
+        write_world(make_world(WORLD, season, 5), WORLD, path)
+    surveyed = GeoScene.open(paths[0].surface, paths[0].ortho)
+    flown = GeoScene.open(paths[1].surface, paths[1].ortho, origin_xyz=surveyed.origin_xyz)
+    return Landscape(paths[0].surface, paths[0].ortho, frame_of(surveyed), surveyed, Renderer(flown))
 
 
 def pose(landscape: Landscape, x: float, y: float, yaw: float = 90.0, pitch: float = -75.0) -> np.ndarray:
