@@ -130,7 +130,7 @@ def main() -> None:
         worst_m = error_m[accepted > 0].max(initial=0.0)
         seconds = (time.process_time() - started) / len(images)
         print(
-            f"{off:4.1f} m and deg  {100 * accepted.mean():6.0f} %  {(error_m > off).sum():5d}  "
+            f"{off:4.1f} m and deg  {100 * accepted.mean():6.0f} %  {(error_m > off + 1e-6).sum():5d}  "
             f"{np.median(error_m):8.3f}  {np.median(error_deg):10.3f}  {worst_m:16.2f}  {seconds:5.2f}",
             flush=True,
         )

@@ -30,6 +30,9 @@ _STRIDE_PX, _HALF_PX = 12, 15
 _RADII, _THRESHOLDS_PX = (0.12, 0.05, 0.03), (6.0, 3.0, 2.0)
 _MOST_ROUNDS = 6
 _STANDS_STILL_PX = 1.0
+# Where that finds nothing, a search this far in pictures of this share of the size (at least so high) gives a new start.
+_WIDE_RADIUS, _WIDE_SHARE, _LEAST_HEIGHT = 0.3, 0.5, 64
+_NOTHING_SEEN = "the photo shows hardly anything of the map there"
 # Share of a patch that must show the map, in the render.
 _LEAST_SEEN = 0.7
 # Peaks lower than this are chance (measured on photos beside renders of other places).
@@ -123,56 +126,96 @@ def refine(
         seed: of the solver.
     """
     started = time.perf_counter()
-    matcher = _Matcher(image_HW3, np.asarray(K_33, np.float64), geodata, height)
-    outcome = _refine(
-        matcher, np.asarray(world_from_cam_44, np.float64), _position_prior(world_from_cam_44, covariance_66), seed
-    )
-    seconds = time.perf_counter() - started
-    if isinstance(outcome, str):
-        return Refinement(
-            False, outcome, world_from_cam_44, None, 0.0, 0.0, np.nan, np.nan, np.nan, np.nan, matcher.renders, seconds
-        )
-    verdict, result, usable = outcome
-    accepted = not verdict.reason
+    coarse_44, K_33 = np.asarray(world_from_cam_44, np.float64), np.asarray(K_33, np.float64)
+    matcher = _Matcher(image_HW3, K_33, geodata, height)
+    attempt = _Attempt(matcher, coarse_44, _position_prior(coarse_44, covariance_66), seed)
+    outcome, renders = attempt.start_from(coarse_44), 0
+    if outcome.lost:
+        wide = _Matcher(image_HW3, K_33, geodata, max(_LEAST_HEIGHT, round(_WIDE_SHARE * matcher.shorter_side)))
+        start_44 = attempt.wide_start(wide)
+        again = outcome if start_44 is None else attempt.start_from(start_44)
+        outcome, renders = (again if again.accepted else outcome), wide.renders
+    verdict, result, accepted = outcome.verdict, outcome.result, outcome.accepted
     return Refinement(
         accepted,
-        verdict.reason,
+        outcome.reason,
         result.pose if accepted else world_from_cam_44,
         _VARIANCE_FACTOR * result.covariance if accepted else None,
-        result.confidence,
-        result.inliers / usable,
+        0.0 if result is None else result.confidence,
+        0.0 if result is None else result.inliers / outcome.patches,
         verdict.refined if accepted else verdict.coarse,
         verdict.refined - verdict.coarse,
         verdict.nearer_px,
         verdict.agreement,
-        matcher.renders,
-        seconds,
+        matcher.renders + renders,
+        time.perf_counter() - started,
     )
 
 
-def _refine(matcher: _Matcher, coarse_44: np.ndarray, priors: dsacstar.Priors | None, seed: int):
-    """(verdict, solver's result with all patches, patches it had), or why there is none."""
-    pose_44, first, fit_P = coarse_44, None, ~matcher.held_out_P
-    for number in range(_MOST_ROUNDS):
-        stage = min(number, len(_RADII) - 1)
-        matches = matcher.match(pose_44, _RADII[stage])
-        first = matches if first is None else first
-        if matches.seen_P.sum() < _FEWEST_PATCHES:
-            return "the photo shows hardly anything of the map there"
-        result = matcher.solve(matches, fit_P, _THRESHOLDS_PX[stage], priors, seed)
-        if result is None or not result.success:
-            return "no pose agrees with the matches"
-        moved_px = matcher.moved_px(matches, pose_44, result.pose)
-        pose_44 = result.pose
-        if number >= len(_RADII) - 1 and moved_px < _STANDS_STILL_PX * matcher.scale:
-            break
-    else:
-        return "it does not converge"
-    verdict = matcher.test(first, coarse_44, matches, pose_44)
-    final = matcher.solve(matches, np.ones_like(fit_P), _THRESHOLDS_PX[-1], priors, seed)
-    if not verdict.reason and matcher.moved_px(matches, pose_44, final.pose) > _STANDS_STILL_PX * matcher.scale:
-        return "the patches held out lead to another pose"
-    return verdict, final, int(matches.usable_P.sum())
+@dataclass(frozen=True)
+class _Verdict:
+    """The test on patches held out: their mean similarity at either pose; see `Refinement`. NaN where it came to none."""
+
+    coarse: float = np.nan
+    refined: float = np.nan
+    nearer_px: float = np.nan
+    agreement: float = np.nan
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """reason: why the pose is refused, else empty. result: the solver's with all patches, of which it had `patches`."""
+
+    reason: str
+    verdict: _Verdict = _Verdict()
+    result: dsacstar.Result | None = None
+    patches: int = 0
+
+    @property
+    def accepted(self) -> bool:
+        return not self.reason
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing was found, rather than the coarse pose being good already or nothing being there."""
+        return self.reason != _NOTHING_SEEN and not self.verdict.agreement >= _LEAST_AGREEING
+
+
+class _Attempt:
+    """Refining one coarse pose, from it or from what a wider search makes of it."""
+
+    def __init__(self, matcher: _Matcher, coarse_44: np.ndarray, priors: dsacstar.Priors | None, seed: int):
+        self._matcher, self._coarse_44, self._priors, self._seed = matcher, coarse_44, priors, seed
+        self._at_coarse = matcher.match(coarse_44, _RADII[0])
+
+    def start_from(self, start_44: np.ndarray) -> _Outcome:
+        """Rounds of matching until the pose stands still, and the test."""
+        matcher, pose_44, fit_P = self._matcher, start_44, ~self._matcher.held_out_P
+        if self._at_coarse.seen_P.sum() < _FEWEST_PATCHES:
+            return _Outcome(_NOTHING_SEEN)
+        for number in range(_MOST_ROUNDS):
+            stage = min(number, len(_RADII) - 1)
+            matches = self._at_coarse if pose_44 is self._coarse_44 else matcher.match(pose_44, _RADII[stage])
+            result = matcher.solve(matches, fit_P, _THRESHOLDS_PX[stage], self._priors, self._seed)
+            if result is None or not result.success:
+                return _Outcome("no pose agrees with the matches")
+            moved_px = matcher.moved_px(matches, pose_44, result.pose)
+            pose_44 = result.pose
+            if number >= len(_RADII) - 1 and moved_px < _STANDS_STILL_PX * matcher.scale:
+                break
+        else:
+            return _Outcome("it does not converge")
+        reason, verdict = matcher.test(self._at_coarse, self._coarse_44, matches, pose_44)
+        final = matcher.solve(matches, np.ones_like(fit_P), _THRESHOLDS_PX[-1], self._priors, self._seed)
+        if not reason and matcher.moved_px(matches, pose_44, final.pose) > _STANDS_STILL_PX * matcher.scale:
+            reason = "the patches held out lead to another pose"
+        return _Outcome(reason, verdict, final, int(matches.usable_P.sum()))
+
+    def wide_start(self, wide: _Matcher) -> np.ndarray | None:
+        """A pose from a wide search in small pictures, to start from; None where there is none."""
+        matches = wide.match(self._coarse_44, _WIDE_RADIUS)
+        result = wide.solve(matches, ~wide.held_out_P, _THRESHOLDS_PX[0], self._priors, self._seed)
+        return result.pose if result is not None and result.success else None
 
 
 def _position_prior(world_from_cam_44: np.ndarray, covariance_66: np.ndarray | None) -> dsacstar.Priors | None:
@@ -180,17 +223,6 @@ def _position_prior(world_from_cam_44: np.ndarray, covariance_66: np.ndarray | N
         return None
     covariance_33 = _PRIOR_INFLATION**2 * covariance_66[3:, 3:] + _PRIOR_FLOOR_M**2 * np.eye(3)
     return dsacstar.Priors(position=(world_from_cam_44[:3, 3], (covariance_33 + covariance_33.T) / 2))
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """The test on patches held out: their mean similarity at either pose; see `Refinement`."""
-
-    coarse: float
-    refined: float
-    nearer_px: float
-    agreement: float
-    reason: str
 
 
 class _Matcher:
@@ -201,7 +233,8 @@ class _Matcher:
         small = resize_image(image_HW3, *resized_shape(H, W, min(height, H, W)))
         self.height, self.width = small.shape[:2]
         self.K_33 = np.diag((self.width / W, self.height / H, 1.0)) @ K_33
-        self.scale = min(self.height, self.width) / _REFERENCE_HEIGHT
+        self.shorter_side = min(self.height, self.width)
+        self.scale = self.shorter_side / _REFERENCE_HEIGHT
         self.geodata = geodata
         stride = max(2, 2 * round(_STRIDE_PX * self.scale / 2))
         self.grid = PatchGrid.of_image(self.height, self.width, stride, max(4, round(_HALF_PX * self.scale)))
@@ -214,7 +247,7 @@ class _Matcher:
 
     def match(self, world_from_cam_44: np.ndarray, radius: float) -> _Round:
         """Matches all patches with a render at a pose; radius in units of the shorter side."""
-        margin = max(3, round(radius * min(self.height, self.width)))
+        margin = max(3, round(radius * self.shorter_side))
         wide_33 = self.K_33.copy()
         wide_33[:2, 2] += margin
         view = self.geodata.render(world_from_cam_44, wide_33, self.width + 2 * margin, self.height + 2 * margin)
@@ -270,8 +303,8 @@ class _Matcher:
         lengths_P = np.linalg.norm(steps_P2, axis=1)
         return float(np.nanmedian(lengths_P)) if np.isfinite(lengths_P).any() else np.inf
 
-    def test(self, first: _Round, coarse_44: np.ndarray, last: _Round, refined_44: np.ndarray) -> _Verdict:
-        """Compares patches that the refined pose was not made from, at both poses.
+    def test(self, first: _Round, coarse_44: np.ndarray, last: _Round, refined_44: np.ndarray) -> tuple[str, _Verdict]:
+        """Compares patches that the refined pose was not made from, at both poses: why it is refused, and the figures.
 
         Args:
             first: matches at the coarse pose. last: near the refined pose.
@@ -283,7 +316,7 @@ class _Matcher:
         both_P = self.held_out_P & first.seen_P & last.seen_P & np.isfinite(refined_P) & np.isfinite(coarse_P)
         blocks, counts = np.unique(self.block_P[both_P], return_counts=True)
         if len(blocks) < _FEWEST_BLOCKS or counts.sum() < _FEWEST_PATCHES:
-            return _Verdict(np.nan, np.nan, np.nan, np.nan, "too few patches are left to test it on")
+            return "too few patches are left to test it on", _Verdict()
 
         def mean_and_error(values_P: np.ndarray) -> tuple[float, float]:
             mean_B = np.bincount(np.searchsorted(blocks, self.block_P[both_P]), values_P[both_P]) / counts
@@ -305,7 +338,7 @@ class _Matcher:
             reason = "the patches held out are no nearer"
         elif gain < -_LEAST_SIGMAS * gain_error:
             reason = "the patches held out are less alike"
-        return _Verdict(float(coarse_P[both_P].mean()), float(refined_P[both_P].mean()), nearer_px, agreement, reason)
+        return reason, _Verdict(float(coarse_P[both_P].mean()), float(refined_P[both_P].mean()), nearer_px, agreement)
 
 
 def _certain(view: View, K_33: np.ndarray) -> np.ndarray:

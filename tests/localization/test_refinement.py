@@ -41,6 +41,17 @@ def test_a_wrong_pose_comes_home_over_a_season(landscape, geodata, metres, degre
     assert np.max(found, axis=0)[0] < 0.7
 
 
+def test_far_poses_come_home_by_the_wide_start(landscape, geodata, monkeypatch):
+    true_44 = pose(landscape, -30.0, 10.0)
+    start_44 = true_44.copy()
+    start_44[:3, 3] += (0.0, 20.0, 0.0)  # 29 px, beyond the 19 px that the first round searches
+    photo_HW3 = landscape.photo(true_44)
+    refined = refine(photo_HW3, landscape.K_33, start_44, geodata)
+    assert refined.accepted and errors(refined.world_from_cam_44, true_44)[0] < 0.5
+    monkeypatch.setattr(refinement._Attempt, "wide_start", lambda self, wide: None)
+    assert not refine(photo_HW3, landscape.K_33, start_44, geodata).accepted
+
+
 def test_twice_is_the_same(landscape, geodata):
     true_44 = pose(landscape, 0.0, 0.0)
     photo, start_44 = landscape.photo(true_44), moved(true_44, 2.0, 1.0, 3)
