@@ -37,9 +37,11 @@ class LocalSearch {
   // do as well as noise, another whose inliers stay within it.
   void try_out(const CameraPose& pose, double power, std::vector<Trial>* trials) {
     const Mixture guess = estimator_.guess(pose, subset_);
-    const Refinement free = refine(pose, guess, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
+    const double threshold = estimator_.residual_threshold(pose, subset_);
+    Refinement free = refine(pose, guess, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
+    if (collapsed(free, subset_)) free = refine_widely(pose, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
     trials->push_back({free, power, 0.0});
-    const double cap = policy::kCap * estimator_.residual_threshold(pose, subset_);
+    const double cap = policy::kCap * threshold;
     if (free.mixture.inlier_var <= cap * cap) return;
     Mixture capped = guess;
     capped.most_inlier_var = cap * cap;
@@ -90,6 +92,10 @@ class LocalSearch {
       const Refinement all = refine(best.pose, best.mixture, estimator_.cells(), max_rounds_, policy::kFinalTolerance);
       if (all.usable && (subset_ == estimator_.cells() || all.mixture.inlier_var < 4.0 * best.mixture.inlier_var)) best = all;
     }
+    if (collapsed(best, estimator_.cells())) {
+      const Refinement wide = refine_widely(best.pose, estimator_.cells(), max_rounds_, policy::kFinalTolerance);
+      if (wide.usable && !collapsed(wide, estimator_.cells())) best = wide;
+    }
     return with_middle(best);
   }
 
@@ -115,9 +121,23 @@ class LocalSearch {
     return best;
   }
 
+  // On a small grid the cells that a hypothesis was made of, which fit it exactly, can draw the mixture to themselves.
+  static bool collapsed(const Refinement& refined, int count) {
+    return (refined.mixture.inlier_share + refined.mixture.middle_share) * count < policy::kFewestInliers;
+  }
+
+  // From a mixture whose inliers are all that lies near the threshold.
+  Refinement refine_widely(const CameraPose& pose, int count, int most_rounds, double tolerance) {
+    Mixture wide = estimator_.guess(pose, subset_);
+    const double threshold = estimator_.residual_threshold(pose, subset_);
+    wide.inlier_share = 0.5, wide.inlier_var = 0.25 * threshold * threshold;
+    wide.outlier_var = std::max(wide.outlier_var, policy::kSeparationFinal * wide.inlier_var);
+    return refine(pose, wide, count, most_rounds, tolerance);
+  }
+
   // The other one if more cells agree with it, or about as many while it has gone further.
   Refinement better(const Refinement& now, const Refinement& other, double narrow, double factor) const {
-    if (!other.usable) return now;
+    if (!other.usable || collapsed(other, subset_)) return now;
     const double a = score(now.pose, narrow), b = score(other.pose, narrow);
     return b > (a > 0.0 ? factor * a : a) ? other : now;
   }

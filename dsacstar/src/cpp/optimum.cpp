@@ -238,6 +238,12 @@ Optimum find_optimum(const ExactCells<kModel>& exact, const Refinement& start, d
     if (!done || !change_bounds(last.free, &state.mixture, &out)) break;
     done = false;
   }
+  if (!done) {
+    state = {start.pose, MixtureState::of(m)};
+    out.fixed.fill(true);
+    out.floored = false;
+    last = settle(problem, &state, 0.0, kMostRounds, &done);
+  }
   if (!done || !last.usable || !state.pose.finite()) return out;
   out.settled = true;
   out.pose = state.pose, out.system = last.A;

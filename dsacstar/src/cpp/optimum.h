@@ -10,8 +10,11 @@
 // Where the refinement holds a parameter (a spread at its floor or cap, a share at its bound, s2^2 at its least multiple of
 // s1^2), its equation says that instead. Newton's method with exact derivatives solves them; the implicit function theorem
 // on the same matrix gives the derivative, nothing being held constant.
-// Degenerate cases: equations without a solution near the start leave `settled` false, and the pose counts as constant.
+// Degenerate cases: where that finds no solution near the start, the mixture is held at the start's and only the pose
+// solved for; where that fails too, `settled` stays false and the pose counts as constant.
 #pragma once
+
+#include <array>
 
 #include "exact_cells.h"
 #include "refine.h"

@@ -6,8 +6,8 @@
 // residuals e as refinement minimises them; `narrow` is the choice's width, rounded so that it is constant almost
 // everywhere. Trials that mean the same pose share one refinement. s_j is taken at the refined pose over all N cells.
 // Gradient: exact almost everywhere, through the refined poses (optimum.h) and the scores; which samples were drawn, which
-// trials are one pose and where refinement starts count as constant.
-// Degenerate cases: no pose at all gives loss 0 and no gradient; a pose whose equations do not settle counts as constant.
+// trials are one pose and where refinement starts count as constant (see optimum.h for poses that do not settle).
+// Degenerate cases: no pose at all gives loss 0 and no gradient.
 #pragma once
 
 #include <functional>

@@ -89,8 +89,10 @@ template <Model kModel>
 Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,
                        const ErrorModel& error_model, const PosePrior& prior, const RefineLimits& limits) {
   ErrorModel model = error_model;
-  if (kModel != Model::kPoint)
-    model.min_depth = std::max(model.min_depth, static_cast<float>(depth_gate(cells, count, pose)));
+  const double gate = depth_gate(cells, count, pose);
+  if (kModel != Model::kPoint) model.min_depth = std::max(model.min_depth, static_cast<float>(gate));
+  // Accurate cells would ask for steps that float sums cannot resolve.
+  const double finest = kRounding * (kModel == Model::kPixel ? std::max<double>(cells.fx, cells.fy) : gate / kDepthGate);
   Refinement out;
   out.pose = pose;
   out.mixture = mixture;
@@ -113,7 +115,8 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
 
     const double previous = mix.inlier_var;
     update_mixture(sums, dimensions(kModel), &mix);
-    if (step_square < limits.tolerance * limits.tolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
+    const bool settled = step_square < limits.tolerance * limits.tolerance || step_square * previous < finest * finest * sums.count;
+    if (settled && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
       ++out.rounds;
       out.converged = true;
       break;

@@ -359,7 +359,8 @@ def unit_vectors(vectors_B3: np.ndarray, name: str) -> np.ndarray:
     lengths_B1 = np.linalg.norm(vectors_B3, axis=1, keepdims=True)
     if not (lengths_B1 > 0).all():
         raise ValueError(f"priors.{name} is a zero vector")
-    return vectors_B3 / lengths_B1
+    unit_B3: np.ndarray = vectors_B3 / lengths_B1
+    return unit_B3
 
 
 def plane(value: Any, name: str) -> np.ndarray:
