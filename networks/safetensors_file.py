@@ -12,6 +12,7 @@ from types import ModuleType
 
 import torch
 
+from networks.foreign_files import is_torch_archive
 from records.files import replacing
 
 SUFFIX = ".safetensors"
@@ -72,6 +73,8 @@ def _opened(path: Path, *, with_tensors: bool) -> tuple[dict[str, torch.Tensor],
     except FileNotFoundError:
         raise FileNotFoundError(f"weights file not found: {path}") from None
     except package.SafetensorError as error:
+        if is_torch_archive(path):
+            raise ValueError(f"{path} is a file of torch; its name must end in .net") from None
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is not a safetensors file, or a damaged one ({reason})") from None
 

@@ -11,6 +11,7 @@ import torch
 
 from networks.architecture import architecture_of
 from networks.build import build
+from networks.foreign_files import foreign_kind, is_safetensors
 from networks.head import load_published, published_state_dict, set_head_scale
 from networks.safetensors_file import SUFFIX, read_safetensors
 from networks.transposenet import DenseNetwork
@@ -30,6 +31,8 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file not found: {path}")
+    if kind := foreign_kind(path):
+        raise ValueError(f"{path} is {kind}; {_EXPECTED}")
     content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not a weights file: it holds {_description(content)}; {_EXPECTED}")
@@ -79,6 +82,8 @@ def save_network(net: DenseNetwork, path: str | Path) -> None:
 
 def _read(path: Path) -> Any:
     """What torch.load makes of the file without running code from it."""
+    if is_safetensors(path):
+        raise ValueError(f"{path} is a safetensors file; its name must end in {SUFFIX}")
     try:
         damaged = damaged_entry(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)

@@ -179,8 +179,8 @@ case "$PART" in
   coord | depth | normal | semantics) encoder "$PART" ;;
   crossloc | crossloc_se) decoder "$PART" ;;
   all | test)
-    # However it ends.
-    trap 'status=$?; table; exit $status' EXIT
+    # Whatever failed; who interrupts it wants the prompt.
+    trap 'status=$?; [ "$status" = 130 ] || table; exit "$status"' EXIT
     if [ "$PART" = all ]; then everything; else finish; fi
     ;;
 esac

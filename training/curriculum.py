@@ -32,7 +32,7 @@ from training.options import (
 from training.run_folder import folder_of
 
 COMMANDS_NAME, JOURNAL_NAME, TABLE_NAME = "commands.sh", "journal.csv", "stages"
-_TITLES = ("stage", "state", "training", "validation", "images", "selected", "score")
+_TITLES = ("stage", "state", "training", "validation", "images", "score", "selected")
 _INTERRUPTED = 130
 
 
@@ -246,8 +246,12 @@ def _cells(row: Stage) -> Iterator[str]:
     for seconds in (row.training_seconds, row.validation_seconds):
         yield "" if seconds is None else str(timedelta(seconds=seconds))
     yield "" if row.images is None else f"{row.images:,}"
+    yield "" if row.figure is None else f"{row.title} {_number(row.figure)} {row.unit} on {row.section}"
     yield "" if row.selected is None else _short_name(row.selected)
-    yield "" if row.figure is None else f"{row.title} {row.figure:.3f} {row.unit} on {row.section}"
+
+
+def _number(figure: float) -> str:
+    return f"{figure:.3f}" if math.isfinite(figure) else "none"  # no pose for half of the images
 
 
 def _short_name(weights: Path) -> str:

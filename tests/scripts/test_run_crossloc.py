@@ -171,7 +171,7 @@ def test_an_interruption_begins_nothing_else(stage_runner):
     interrupted = {"train_single_task.py scene --task depth": 130}
     result, calls = stage_runner("scene", failures=interrupted)
     assert result.returncode == 130 and "pretrain depth: interrupted" in result.stdout
-    assert {p.split()[1] for p in programs(calls)[:-1]} == {"coord", "depth"} and programs(calls)[-1] == "crossloc_table"
+    assert {p.split()[1] for p in programs(calls)} == {"coord", "depth"}
 
 
 def test_a_failure_of_the_test_is_the_commands(stage_runner):
@@ -195,11 +195,11 @@ def test_an_interrupted_miniature_is_completed_by_a_second_call(repository, tmp_
     command = ["bash", str(repository / SCRIPT), "scene", "in_place", "TINY"]
     first = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not list(tmp_path.glob("out/*/ckpt_iter_0000002.net")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
-    text, _ = first.communicate(timeout=60)
+    text, _ = first.communicate(timeout=240)
     assert first.returncode in (130, -signal.SIGINT) and "continue with --auto_resume" in text, text
     assert not (tmp_path / "weights").exists()
 
