@@ -7,7 +7,7 @@
 The whole: `train_single_task.py` as it is (reading, decoding or the cache, collating, augmentation, the step, logs, states).
 The bare step: network, loss, backward pass and optimizer of the same run on one batch that lies ready, of the same size: zoom
 is off, so that all batches are alike. Blocks of steps of both alternate in one process; the first epoch decodes, the others
-find the decoded images in the cache. Without --section photos of 720 x 480 are made in a temporary folder.
+find the decoded images in the cache. Beside other jobs seconds of the processors say more than seconds. Without --section photos of 720 x 480 are made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Alternating:
 
     def __init__(self, steps: int, epoch_steps: int):
         self.steps, self.epoch_steps = steps, epoch_steps
-        self.whole_s: list[tuple[int, float]] = []  # position of the block's last step, seconds a step
-        self.bare_s: list[float] = []
-        self.done, self.batch, self.started = 0, None, 0.0
+        # Position of the block's last step; seconds, and seconds of the processors, of a step.
+        self.whole_s: list[tuple[int, float, float]] = []
+        self.bare_s: list[tuple[float, float]] = []
+        self.done, self.batch, self.started = 0, None, (0.0, 0.0)
         self._step, self._prepare = loop._Trainer._step, loop.prepare_for_training
         measuring = self
 
@@ -60,13 +61,17 @@ class Alternating:
         self.done += 1
         if self.done % self.steps:
             return
-        now = _time(trainer.device)
+        now = _times(trainer.device)
         if self.done > self.steps:  # the first block warms up
-            self.whole_s.append((self.done, (now - self.started) / self.steps))
+            self.whole_s.append((self.done, *self._of_a_step(self.started, now)))
         for _ in range(self.steps):
             self.bare(trainer)
-        self.started = _time(trainer.device)
-        self.bare_s.append((self.started - now) / self.steps)
+        self.started = _times(trainer.device)
+        self.bare_s.append(self._of_a_step(now, self.started))
+
+    def _of_a_step(self, start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float]:
+        wall, processors = ((b - a) / self.steps for a, b in zip(start, end))
+        return wall, processors
 
     def bare(self, trainer) -> None:
         with autocast_for(trainer.device, trainer.options.precision):
@@ -78,19 +83,23 @@ class Alternating:
         trainer.optimizer.step()
 
     def report(self, batch_size: int) -> None:
-        bare = statistics.median(self.bare_s)
-        print(f"bare step:    {batch_size / bare:7.1f} images/s")
+        bare, bare_processors = (statistics.median(seconds) for seconds in zip(*self.bare_s))
+        print(
+            f"bare step:    {batch_size / bare:7.1f} images/s, {bare_processors / batch_size:.4f} processor seconds an image"
+        )
         for name, first in (("decoding", True), ("from the cache", False)):
-            found = [seconds for position, seconds in self.whole_s if (position <= self.epoch_steps) == first]
+            found = [seconds for position, *seconds in self.whole_s if (position <= self.epoch_steps) == first]
             if found:
-                whole = statistics.median(found)
-                print(f"{name:14s}{batch_size / whole:7.1f} images/s, {bare / whole:.2f} of the bare step")
+                whole, processors = (statistics.median(seconds) for seconds in zip(*found))
+                print(f"{name:14s}{batch_size / whole:7.1f} images/s, {processors / batch_size:.4f} processor seconds an image: "
+                      f"{bare / whole:.2f} of the bare step, {bare_processors / processors:.2f} by processor seconds")  # fmt: skip
 
 
-def _time(device: torch.device) -> float:
+def _times(device: torch.device) -> tuple[float, float]:
+    """Now, by the clock and by the processors."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return time.perf_counter(), time.process_time()
 
 
 def main() -> None:

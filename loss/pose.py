@@ -62,12 +62,13 @@ def pose_loss(
         w_trans=pose_options.weighttrans,
         soft_clamp=pose_options.poseclamp,
     )
-    pose_B = dsacstar.PoseLoss.apply(coords_B3hw, batch.world_from_cam_B44, batch.K_B33, solver, seed)
+    # Image by image: whose hypotheses are drawn from which seed must not depend on its neighbours in the batch.
+    images = zip(coords_B3hw.split(1), batch.world_from_cam_B44.split(1), batch.K_B33.split(1), strict=True)
+    pose_B = torch.cat([dsacstar.PoseLoss.apply(*image, solver, seed + i) for i, image in enumerate(images)])
     coord = coord_loss(coords_B3hw, sigma_B1hw, batch, options)
-    images = torch.full((), len(pose_B), device=coords_B3hw.device)
     return replace(
         coord,
         total=pose_B.mean() + pose_options.weightcoord * coord.total,
         regression={**coord.regression, "pose": pose_B.detach().mean()},
-        cells={**coord.cells, "pose": images},
+        cells={**coord.cells, "pose": torch.full((), len(pose_B), device=coords_B3hw.device)},
     )
