@@ -7,15 +7,18 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from dataloader.check.surfaces import UNCERTAIN, check_depth, check_normals
 from dataloader.images import decode_image
 from dataloader.labels import LabelCamera, label_camera, read_calibration, read_label, read_pose
-from dataloader.section import SectionDataset
+from dataloader.section import SampleFiles, SectionDataset
 from geometry.attitude import enu_from_camera, yaw_pitch_roll_from_enu_camera
 from geometry.cameras import project, resize_intrinsics
 from geometry.grid import cell_centres
@@ -31,7 +34,7 @@ _MIN_CELLS = 8
 # Share of the tolerance.
 _EQUALLY_GOOD = 0.1
 # Mistakes are looked for with so many cells of an image.
-_MAX_CELLS = 1000
+_MAX_CELLS = 300
 # A fitted rotation that differs from the stated one by less is the same; degrees taken for radians blow errors up 57 times.
 _SAME_ROTATION_DEG = 0.5
 _SAME_IN_DEGREES_DEG = 5.0
@@ -51,6 +54,10 @@ class Sighting:
     K_33: torch.Tensor
     height_px: int
     width_px: int
+
+    def __reduce__(self) -> tuple:
+        # As arrays: between processes every tensor takes a file descriptor, of which there are few.
+        return _from_arrays, tuple(v.numpy() if isinstance(v, torch.Tensor) else v for v in vars(self).values())
 
     @property
     def tolerance_px(self) -> float:
@@ -78,9 +85,13 @@ class Sighting:
         return self.as_stated_px <= self.tolerance_px
 
     def thinned(self) -> Sighting:
-        """With at most a thousand of its cells."""
+        """With at most 300 of its cells."""
         step = -(-self.p_world_3N.shape[1] // _MAX_CELLS)
         return replace(self, p_world_3N=self.p_world_3N[:, ::step].clone(), xy_px_2N=self.xy_px_2N[:, ::step].clone())
+
+
+def _from_arrays(*values: Any) -> Sighting:
+    return Sighting(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,9 @@ UNEXPLAINED = Explanation(
 def check_geometry(dataset: SectionDataset, count: int = 8) -> float | None:
     """Projects the scene coordinates of a few samples with their poses and calibrations.
 
+    Depths and normals, where the task is one of them, are held against the coordinates too. `python -m dataloader.check`
+    does this and more to every sample.
+
     Args:
         count: images to look at, spread over all sections.
     Returns:
@@ -108,8 +122,8 @@ def check_geometry(dataset: SectionDataset, count: int = 8) -> float | None:
         ValueError: an image's labels do not project onto their cells; names the image, the distance and the explanation
             that fits, if a usual one does.
     """
-    looked_at = (_sighting(dataset, index) for index in _spread(dataset.section_of, count))
-    sightings = [sighting for sighting in looked_at if sighting is not None]
+    chosen = _spread(dataset.section_of, count)
+    sightings = [sighting for sighting in (_sighting(dataset, index) for index in chosen) if sighting is not None]
     if not sightings:
         logger.info("poses and calibrations were not checked: there are no scene coordinates (init/) to check them with")
         return None
@@ -121,7 +135,35 @@ def check_geometry(dataset: SectionDataset, count: int = 8) -> float | None:
             f"{first.as_stated_px:.1f} px, at most {first.tolerance_px:.1f} px is right ({len(wrong)} of {len(sightings)} "
             f"images looked at disagree). {explain(wrong).text}"
         )
+    for index in chosen:
+        for text in _contradictions(dataset, index):
+            raise ValueError(f"the labels of {dataset.stems[index]}: {text}")
     return max(sighting.as_stated_px for sighting in sightings)
+
+
+def _contradictions(dataset: SectionDataset, index: int) -> Iterator[str]:
+    """What is wrong with depths or normals beside the scene coordinates of the same cells."""
+    checks = {"depth": check_depth, "normal": check_normals}
+    files = dataset.files[index]
+    coords_path = _coords_path(files)
+    if dataset.task.label_folder not in checks or not coords_path.is_file():
+        return
+    coords_3hw, valid_1hw = read_label(coords_path, TASKS["coord"])
+    label_Chw, label_valid_1hw = read_label(files.label, dataset.task)
+    if valid_1hw.shape != label_valid_1hw.shape or not (valid_1hw & label_valid_1hw).any():
+        return
+    cam_from_world_44 = invert_pose(read_pose(files.pose))
+    p_cam_3hw = transform_points(cam_from_world_44[None], coords_3hw.double().flatten(1)[None])[0].view(coords_3hw.shape)
+    check = checks[dataset.task.label_folder]
+    valid_hw = (valid_1hw & label_valid_1hw)[0]
+    for kind, text in check(p_cam_3hw, label_Chw.double(), valid_hw, cam_from_world_44[:3, :3]):
+        if kind != UNCERTAIN:
+            yield text
+
+
+def _coords_path(files: SampleFiles) -> Path:
+    task = TASKS["coord"]
+    return files.image.parent.parent / task.label_folder / f"{files.image.stem}{task.label_suffix}"
 
 
 def _spread(section_of: list[str], count: int) -> list[int]:
@@ -136,7 +178,7 @@ def _spread(section_of: list[str], count: int) -> list[int]:
 
 def _sighting(dataset: SectionDataset, index: int) -> Sighting | None:
     files, task = dataset.files[index], TASKS["coord"]
-    label_path = files.image.parent.parent / task.label_folder / f"{files.image.stem}{task.label_suffix}"
+    label_path = _coords_path(files)
     if not label_path.is_file():
         return None
     coords_3hw, valid_1hw = read_label(label_path, task)

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, get_worker_info
 
 from dataloader.cache import SampleCache
 from dataloader.images import decode_image, resize_image, resized_shape
-from dataloader.labels import label_camera, read_calibration, read_label, read_pose
+from dataloader.labels import label_camera
+from dataloader.packed import PackedSection, open_packed, read_stored
 from geometry.cameras import resize_intrinsics
 from tasks import task_named
 
@@ -146,9 +147,11 @@ class SectionDataset(Dataset):
         self.image_height, self.stride = image_height, stride
         self.files: list[SampleFiles] = []
         self.section_of: list[str] = []
+        self._packs: dict[Path, PackedSection | None] = {}
         for section_dir in section_dirs:
             paired = _pair_by_stem(Path(section_dir), self.task.label_folder, self.task.label_suffix)
             self.files += paired
+            self._packs[Path(section_dir)] = open_packed(section_dir)
             self.section_of += [Path(section_dir).name] * len(paired)
         self.stems = [f"{section}/{files.image.stem}" for section, files in zip(self.section_of, self.files)]
         self.cache = SampleCache(len(self.files), cache_bytes)
@@ -178,15 +181,17 @@ class SectionDataset(Dataset):
 
     def _load(self, position: int) -> tuple[View, Label]:
         files = self.files[position]
-        stored_HW3 = decode_image(files.image)
-        H, W = stored_HW3.shape[:2]
-        K_33 = read_calibration(files.calibration, H, W)
-        map_Chw, valid_1hw = read_label(files.label, self.task)
-        camera = label_camera(files.label, map_Chw, H, W, self.task, K_33)
+        pack = self._packs[files.image.parent.parent]
+        if pack is not None:
+            stored = pack.read(files.image.stem, self.task)
+        else:
+            stored = read_stored(files.image, files.pose, files.calibration, files.label, self.task)
+        H, W = stored.image_HW3.shape[:2]
+        camera = label_camera(files.label, stored.map_Chw, H, W, self.task, stored.K_33)
         if self.stride is not None and camera.stride > self.task.stride(self.stride == 1):
             raise ValueError(f"label file {files.label} {too_coarse(camera.stride)}")
-        label = Label(map_Chw, valid_1hw, read_pose(files.pose), camera.K_33, camera.stride)
-        return view_of(stored_HW3, K_33, self.image_height, self.stems[position]), label
+        label = Label(stored.map_Chw, stored.valid_1hw, stored.world_from_cam_44, camera.K_33, camera.stride)
+        return view_of(stored.image_HW3, stored.K_33, self.image_height, self.stems[position]), label
 
 
 def _arrays_of(view: View, label: Label) -> list[np.ndarray]:

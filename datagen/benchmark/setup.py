@@ -6,6 +6,7 @@ out together when all is done. What was made from what stays in `setup.json`.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -140,7 +141,8 @@ def _finished(output: Path, settings: dict, names: list[str], overwrite: bool) -
         found, done = _read_journal(work / _JOURNAL)
         if found == settings:
             return done
-        log.info("an unfinished set-up with other options is removed from %s", output)
+        if not overwrite:
+            raise FileExistsError(f"{output} holds an unfinished set-up {_other(found, settings)} (--overwrite removes it)")
         shutil.rmtree(work)
     existing = [name for name in names if (output / name).exists()]
     record = read_json(output / RECORD, "set-up record") if (output / RECORD).is_file() else None
@@ -149,14 +151,18 @@ def _finished(output: Path, settings: dict, names: list[str], overwrite: bool) -
     if existing and not overwrite:
         how = "by hand or by another program"
         if record is not None:
-            before = record.get("settings", {})
-            changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
-            how = "with other options: " + ", ".join(f"{key} {before.get(key)}" for key in changed)
+            how = _other(record.get("settings"), settings)
         raise FileExistsError(f"{output} holds sections that were made {how} (--overwrite replaces them)")
     for name in existing:
         shutil.rmtree(output / name)
     (output / RECORD).unlink(missing_ok=True)
     return {}
+
+
+def _other(before: dict | None, settings: dict) -> str:
+    before = before or {}
+    changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+    return "with other options: " + ", ".join(f"{key} {before.get(key)}" for key in changed)
 
 
 def _has_moved(jobs: list[Job], done: dict[str, dict]) -> bool:
@@ -346,7 +352,10 @@ def _write_labels(
     }
     for folder, label in made.items():
         tensor = torch.from_numpy(np.ascontiguousarray(labels.stored(label, valid_hw)))
-        put(section / folder / f"{stem}.dat", partial(torch.save, tensor))
+        # Through memory: torch.save writes the name of its file into it, which is a hidden one here.
+        buffer = io.BytesIO()
+        torch.save(tensor, buffer)
+        put(section / folder / f"{stem}.dat", lambda path, buffer=buffer: path.write_bytes(buffer.getbuffer()))
 
 
 def _write_classes(options: SetupOptions, job: Job, codes_HW: np.ndarray, shop: _Shop) -> None:

@@ -18,6 +18,9 @@ _UNIT = 0.01
 _MAX_CELLS_ACROSS = 100
 _FLIPPED_YZ_31 = torch.tensor([[1.0], [-1.0], [-1.0]], dtype=torch.float64)
 
+# The kind that rough ground may cause too.
+UNCERTAIN = "normal-mismatch"
+
 Said = Iterator[tuple[str, str]]
 
 
@@ -89,7 +92,7 @@ def check_normals(
     elif float(((label_3N * p_3N).sum(0) > 0).double().mean()) > _AWAY:
         yield "normal-frame", "normals of many cells point away from the camera; towards it is meant"
     elif stated_deg > _BAD_DEG:
-        yield "normal-mismatch", f"normals are {stated_deg:.0f} degrees off the surface of the scene coordinates"
+        yield UNCERTAIN, f"normals are {stated_deg:.0f} degrees off the surface of the scene coordinates"
 
 
 def _median_deg(a_3N: torch.Tensor, b_3N: torch.Tensor) -> float:

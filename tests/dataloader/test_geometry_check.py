@@ -236,6 +236,21 @@ def test_images_without_labels_are_left_out_and_said(plane_section, caplog):
     assert "not checked" in caplog.text
 
 
+def test_depths_and_normals_are_held_against_the_coordinates(plane_section):
+    section = plane_section(3)
+    for path in (section / "depth").iterdir():
+        torch.save(1000 * torch.load(path), path)
+    for path in (section / "normal").iterdir():
+        torch.save(-torch.load(path), path)
+    check_geometry(dataset(section))
+    with pytest.raises(
+        ValueError, match="labels of train_sim/view_000: depth/ contradicts .*: it holds millimetres instead of"
+    ):
+        check_geometry(dataset(section, "depth"))
+    with pytest.raises(ValueError, match="labels of train_sim/view_000: normals .* they point away from the camera"):
+        check_geometry(dataset(section, "normal"))
+
+
 def test_it_takes_less_than_a_second(plane_section):
     both = dataset(plane_section(3, height=480, width=720, focal=480.0))
     start = time.perf_counter()
