@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from datagen.large_scene import LargeScene, is_large
 from datagen.mosaic import tile_paths
 from datagen.scene import GeoScene
 from datagen.sections import check_frame, read_scene_record
@@ -118,11 +119,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     return output
 
 
-def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
+def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene | LargeScene:
     """The scene of the arguments, in the world frame that the scene folder already has."""
     record = read_scene_record(scene_dir) or {}
     origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
-    scene = GeoScene.open(
+    in_parts = is_large(args.surface, args.ortho, args.crs)
+    scene = (LargeScene if in_parts else GeoScene).open(
         args.surface,
         args.ortho,
         args.landcover,

@@ -23,9 +23,9 @@ from datagen.cameras import Camera
 from datagen.rasters import Grid
 
 # Side of the correlation window, cells, and of a block of cells that is swept at once, with its margin.
-_WINDOW, _BLOCK, _MARGIN = 7, 384, 24
+_WINDOW, _BLOCK, _MARGIN = 7, 208, 24
 # Photos that vote on a block: the steepest views.
-_MAX_VOTERS = 10
+_MAX_VOTERS = 12
 _MAX_LEVELS = 128
 # What may stand on the ground, as a share of the flying height; levels on either side of the coarse result.
 _TALLEST_SHARE, _FINE_LEVELS = 0.45, 12
@@ -33,7 +33,7 @@ _TALLEST_SHARE, _FINE_LEVELS = 0.45, 12
 _STEP_PENALTY, _JUMP_PENALTY = 0.06, 0.5
 _DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
 # Below this correlation a cell keeps the base surface: water, moving leaves.
-_MIN_CORRELATION = 0.15
+_MIN_CORRELATION = 0.05
 # Grey values are noise below this deviation (of 255).
 _NOISE = 2.0
 _NEIGHBOURS = 12

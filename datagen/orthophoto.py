@@ -23,6 +23,8 @@ PHOTOS_TAG = "PHOTOS"
 _DEPTH_PIXELS = 480
 # A point counts as hidden when the surface is nearer by more than this share of the depth (and two cells).
 _HIDDEN_SHARE = 0.01
+# What no photo shows takes the colour of what hides it, which is better than none: leaves for leaves.
+_HIDDEN_WEIGHT = 1e-6
 # The steeper view wins, and softly near equality, so that seams do not show and nothing is averaged to mush.
 _SHARPNESS = 24
 _BORDER_SHARE = 0.08
@@ -105,10 +107,9 @@ def _contribution(
     r = np.clip(pixel_M2[:, 1] * map_rows / camera.height, 0, map_rows - 1).astype(int)
     c = np.clip(pixel_M2[:, 0] * map_cols / camera.width, 0, map_cols - 1).astype(int)
     visible_M = depth_M <= depth_HW[r, c] + np.maximum(_HIDDEN_SHARE * depth_M, 2 * cell_m)
-    which, pixel_M2, border_M = (a[visible_M] for a in (which, pixel_M2, border_M))
     ray_M3 = points_N3[which] - camera.world_from_cam_44[:3, 3]
     steep_M = np.clip(-ray_M3[:, 2], 0, None) / np.maximum(np.linalg.norm(ray_M3, axis=1), 1e-9)
-    weight_M = steep_M**_SHARPNESS * np.minimum(border_M / _BORDER_SHARE, 1)
+    weight_M = steep_M**_SHARPNESS * np.minimum(border_M / _BORDER_SHARE, 1) * np.where(visible_M, 1, _HIDDEN_WEIGHT)
     return which, _sampled(rgb_HW3, pixel_M2), weight_M.astype(np.float32)
 
 

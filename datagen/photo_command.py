@@ -12,7 +12,6 @@ from datagen import photo_sources, photos, provenance, sampling, sections, sprea
 from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
 from datagen.orthophoto import photos_in
-from datagen.render import Renderer
 from datagen.written import check_written
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     photos.check_photos(cameras, paths)
     refuse_test_photos_in_orthophoto(args.ortho, parts)
     scene = open_scene(args, scene_dir)
-    renderer = Renderer(scene)
+    renderer = spread.renderer_of(scene)
     cameras = [
         replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in flight.in_crs(scene.crs)
     ]

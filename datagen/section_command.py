@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> None:
     if not provenance.sections_to_make(args, scene_dir, dict.fromkeys(names, settings), inputs.found):
         return
     scene = open_scene(args, scene_dir)
-    renderer = Renderer(scene, label_stride=1) if args.fullsize else Renderer(scene)
+    renderer = spread.renderer_of(scene, 1) if args.fullsize else spread.renderer_of(scene)
     cameras, rejected = _cameras(args, renderer, views)
     record = scene_dir / f"{args.scene}_lhs_split.txt"
     parts = _parts(args, record, [camera.stem for camera in cameras])

@@ -20,8 +20,10 @@ from typing import Any
 from tqdm import tqdm
 
 from datagen import sections
+from datagen.large_scene import LargeRenderer, LargeScene
 from datagen.render import Renderer
 from datagen.scene import GeoScene
+from geometry.grid import STRIDE
 from records import fingerprint
 from records.files import locked
 
@@ -67,6 +69,7 @@ class SceneSource:
     declared_crs: str | None
     height_unit: str | None
     label_stride: int
+    in_parts: bool
 
     @classmethod
     def of(cls, args: argparse.Namespace, renderer: Renderer) -> SceneSource:
@@ -77,7 +80,7 @@ class SceneSource:
         ]
         source = cls(
             *paths, tuple(renderer.scene.origin_xyz), tuple(map(tuple, args.landcover_codes)), args.crs, args.height_unit,
-            renderer.label_stride,
+            renderer.label_stride, isinstance(renderer.scene, LargeScene),
         )  # fmt: skip
         _OPEN.clear()
         _OPEN[source] = renderer
@@ -89,13 +92,20 @@ class SceneSource:
         with _OPENING:
             if self not in _OPEN:
                 _OPEN.clear()
-                scene = GeoScene.open(
+                opener = LargeScene.open if self.in_parts else GeoScene.open
+                scene = opener(
                     list(self.surface), list(self.ortho), None if self.landcover is None else list(self.landcover),
                     origin_xyz=self.origin_xyz, landcover_codes=dict(self.landcover_codes),
                     declared_crs=self.declared_crs, height_unit=self.height_unit,
                 )  # fmt: skip
-                _OPEN[self] = Renderer(scene, label_stride=self.label_stride)
+                _OPEN[self] = renderer_of(scene, self.label_stride)
             return _OPEN[self]
+
+
+def renderer_of(scene: GeoScene | LargeScene, label_stride: int = STRIDE) -> Renderer:
+    """The renderer for a scene, whole or read in parts."""
+    kind = LargeRenderer if isinstance(scene, LargeScene) else Renderer
+    return kind(scene, label_stride=label_stride)
 
 
 _OPEN: dict[SceneSource, Renderer] = {}

@@ -48,6 +48,8 @@ _VERSION = 1
 # Cells of the surface model per pixel of the orthophoto.
 _CELL_PIXELS = 3
 _MAX_CELLS = 16_000_000
+# The surface may reach beyond the sparse points by this share of the flying height.
+_REACH_SHARE = 0.3
 _NODATA = -9999.0
 # Sparse points: seen at least so often, and so well, to count.
 _MIN_TRACK, _MAX_ERROR_PX = 3, 2.0
@@ -305,7 +307,7 @@ def _make_geodata(args, geodata_dir: Path, survey: _Survey, known: set[str], pat
     cameras = [_local(camera, origin_3) for camera in survey.cameras]
     points_N3 = survey.points_N3 - origin_3
     sampling_m = args.ground_sampling or _ground_sampling(cameras, points_N3)
-    dsm_grid, ortho_grid = _grids(points_N3, sampling_m)
+    dsm_grid, ortho_grid = _grids(cameras, points_N3, sampling_m)
     voters = [camera for camera in cameras if args.surface_photos == "all" or camera.stem in known]
     sweep = dense_surface.swept_surface(points_N3, [_survey_photo(c, paths[c.stem], points_N3, dsm_grid.step_x)
                                                     for c in voters], dsm_grid)  # fmt: skip
@@ -353,9 +355,23 @@ def _ground_sampling(cameras: list[Camera], points_N3: np.ndarray) -> float:
     return float(f"{np.median(sizes):.2g}")
 
 
-def _grids(points_N3: np.ndarray, sampling_m: float) -> tuple[Grid, Grid]:
-    """Cells of the surface model over the sparse points' extent, and the orthophoto's pixels in them."""
+def _footprint(camera: Camera, ground: float) -> np.ndarray:
+    """Where a pinhole photo's corners meet the ground's height, [N, 2]; none for corners at or above the horizon."""
+    corners_px = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (camera.width, camera.height)
+    rays_43 = np.column_stack((corners_px, np.ones(4))) @ np.linalg.inv(camera.K_33).T @ camera.world_from_cam_44[:3, :3].T
+    down_M3 = rays_43[rays_43[:, 2] < 0]
+    centre_3 = camera.world_from_cam_44[:3, 3]
+    return centre_3[:2] + down_M3[:, :2] * ((ground - centre_3[2]) / down_M3[:, 2])[:, None]
+
+
+def _grids(cameras: list[Camera], points_N3: np.ndarray, sampling_m: float) -> tuple[Grid, Grid]:
+    """Cells of the surface model over what the photos see near the sparse points, and the orthophoto's pixels in them."""
     low_2, high_2 = np.percentile(points_N3[:, :2], [0.2, 99.8], axis=0)
+    ground = float(np.median(points_N3[:, 2]))
+    reach_m = _REACH_SHARE * (float(np.median([camera.world_from_cam_44[2, 3] for camera in cameras])) - ground)
+    seen_N2 = np.concatenate([_footprint(photos.pinhole_camera(camera), ground) for camera in cameras])
+    low_2 = np.maximum(low_2 - reach_m, np.minimum(seen_N2.min(axis=0), low_2))
+    high_2 = np.minimum(high_2 + reach_m, np.maximum(seen_N2.max(axis=0), high_2))
     step = _CELL_PIXELS * sampling_m
     left, top = np.floor(low_2[0] / step) * step, np.ceil(high_2[1] / step) * step
     rows, cols = int(np.ceil((top - low_2[1]) / step)), int(np.ceil((high_2[0] - left) / step))
