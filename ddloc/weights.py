@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -88,15 +86,15 @@ def load_best(project_dir: Path, stage: str, name: str, device: torch.device) ->
     Raises:
         FileNotFoundError, ValueError: the stage is not finished, or its file is damaged; names it.
     """
-    options = record_in_stage(project_dir, stage).options
-    path = best_path(project_dir / stage, name)
-    net = _loaded(name, options, path)
+    net = _loaded(name, record_in_stage(project_dir, stage), best_path(project_dir / stage, name))
     return net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def _loaded(name: str, options: Mapping[str, Any], path: Path) -> nn.Module:
+def _loaded(name: str, record: RunRecord, path: Path) -> nn.Module:
+    options = record.options
     if name == "C" and options["regressor"] == "transposenet":
-        return load_network(path)
+        # Files hold the head in metres; should it train on, then in the scene's units as before.
+        return load_network(path, head_scale=record.statistics.coord_spread)
     net = UNetRegressor(options["width"]) if name == "C" else fresh(name, options["width"])
     state_dict = load_state_dict(path)
     try:

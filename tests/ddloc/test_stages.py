@@ -28,7 +28,7 @@ from ddloc.stage import Moment
 from ddloc.translated import check_translated, draw_photos, generate, translated_photo
 from ddloc.validation import Score
 from ddloc.weights import best_path, load_best
-from networks import load_state_dict, save_network
+from networks import head_scale_of, load_state_dict, save_network
 from runs.record import read_record
 from tests.conftest import write_plane_section
 from tests.ddloc.conftest import OF_STAGE, SMALL, STAGES, small_options, stage_options, write_scene
@@ -230,6 +230,8 @@ def test_our_own_network_takes_the_regressors_place(trained, tmp_path):
     train_stage(stage_options(root, "C", *words))
     best = best_path(project(root) / "C", "C")
     before = load_best(project(root), "C", "C", CPU)
+    spread = read_record(project(root) / "C" / "training.json").statistics.coord_spread
+    assert head_scale_of(before) == spread > 1  # joint training goes on in the units that C was trained in
     weights = tmp_path / "model.net"
     save_network(before, weights)
     options = stage_options(root, "C", *words, "--project_name", "again", "--network_in", weights, "-lr", 1e-12)
