@@ -103,7 +103,7 @@ def read_cameras_json(path: Path) -> list[Camera]:
         cameras = []
         for number, (entry, stem) in enumerate(zip(entries, stems, strict=True)):
             pose_44 = _checked_pose(entry["cam_to_world"], f"{path}, photo {number} ({entry['file']})")
-            cameras.append(_json_camera({**document, **entry}, stem, pose_44))
+            cameras.append(json_camera({**document, **entry}, stem, pose_44))
     except KeyError as error:
         raise ValueError(f"cameras file {path}: entry {error} is missing") from None
     except (TypeError, ValueError) as error:
@@ -111,7 +111,8 @@ def read_cameras_json(path: Path) -> list[Camera]:
     return sorted(cameras, key=lambda camera: camera.stem)
 
 
-def _json_camera(entry: dict, stem: str, pose_44: np.ndarray) -> Camera:
+def json_camera(entry: dict, stem: str, pose_44: np.ndarray) -> Camera:
+    """The camera of a photo's entry in a `cameras.json`, with what all photos share; KeyError, TypeError, ValueError."""
     width, height = int(entry["width"]), int(entry["height"])
     focal = entry["focal_length_px"]
     fx, fy = (float(value) for value in ((focal, focal) if np.isscalar(focal) else focal))

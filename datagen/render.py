@@ -176,7 +176,7 @@ class Renderer:
         self, rgb_N3, world_from_cam_44, K_33, hits: Hits, width: int, height: int, backdrop: Backdrop | None
     ) -> None:
         """Replaces the colour of pixels on depth edges by the mean of eight sub-pixel rays, in place."""
-        edge = np.flatnonzero(_depth_edges(hits.t_N.reshape(height, width), K_33))
+        edge = np.flatnonzero(depth_edges(hits.t_N.reshape(height, width), K_33))
         if len(edge) == 0:
             return
         x = ((edge % width)[:, None] + _EDGE_OFFSETS_82[:, 0]).ravel()
@@ -296,7 +296,7 @@ def _cell_normals(
     return np.where(good_N[:, None], mean_N3, centre_N3)
 
 
-def _depth_edges(depth_HW: np.ndarray, K_33: np.ndarray) -> np.ndarray:
+def depth_edges(depth_HW: np.ndarray, K_33: np.ndarray) -> np.ndarray:
     """Pixels where the surface is not locally a plane at pixel scale, bool [H, W].
 
     Inverse depth is linear in the image on a plane, so its second difference, relative to itself, measures a bend.

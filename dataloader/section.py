@@ -116,7 +116,7 @@ class ViewDataset(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> View:
-        return _view(decode_image(self.files[index]), self._K_33[index], self.image_height, self.stems[index])
+        return view_of(decode_image(self.files[index]), self._K_33[index], self.image_height, self.stems[index])
 
 
 class SectionDataset(Dataset):
@@ -187,7 +187,7 @@ class SectionDataset(Dataset):
         if self.stride is not None and stored_stride > self.task.stride(self.stride == 1):
             raise ValueError(f"label file {files.label} {too_coarse(stored_stride)}")
         label = Label(map_Chw, valid_1hw, read_pose(files.pose), K_33, stored_stride)
-        return _view(stored_HW3, K_33, self.image_height, self.stems[position]), label
+        return view_of(stored_HW3, K_33, self.image_height, self.stems[position]), label
 
 
 def too_coarse(stored_stride: int) -> str:
@@ -203,7 +203,8 @@ def _check_height(image_height: int) -> None:
         raise ValueError(f"image height must be at least {_MIN_IMAGE_HEIGHT} px, got {image_height}")
 
 
-def _view(stored_HW3: np.ndarray, K_33: torch.Tensor, image_height: int, stem: str) -> View:
+def view_of(stored_HW3: np.ndarray, K_33: torch.Tensor, image_height: int, stem: str) -> View:
+    """A decoded picture (uint8 RGB [H, W, 3]) with its intrinsics, resized to the wanted shorter side."""
     H, W = stored_HW3.shape[:2]
     image_HW3 = resize_image(stored_HW3, *resized_shape(H, W, image_height))
     return View(image_HW3, resize_intrinsics(K_33, image_HW3.shape[1] / W, image_HW3.shape[0] / H), stem)

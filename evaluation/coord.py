@@ -10,9 +10,10 @@ import torch
 
 from evaluation.metrics import CoordSummary, coord_summary
 from evaluation.predict import Prediction
-from evaluation.solving import EstimatedPose, SolverOptions, solve_poses
+from evaluation.refining import RefinedPose, RefinedSummary, refined_summary
 from geometry.grid import NODATA
 from geometry.poses import pose_error
+from localization.solving import EstimatedPose, SolverOptions, solve_poses
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class CoordResult:
         pose: the estimate; `pose_true_44` the truth, camera-to-world.
         translation_m, rotation_deg: pose errors, infinite without a pose.
         K_33: intrinsics of `image_HW3`, pixels.
+        refined: what the map made of the pose, where it was asked.
     """
 
     stem: str
@@ -40,6 +42,7 @@ class CoordResult:
     translation_m: float
     rotation_deg: float
     K_33: np.ndarray | None = None
+    refined: RefinedPose | None = None
 
     @property
     def error_hw(self) -> np.ndarray:
@@ -64,7 +67,14 @@ class CoordResult:
             "coord_error_median_m": f"{np.median(error_M):.4f}" if error_M.size else "",
             **dict(zip(("x", "y", "z"), (f"{v:.4f}" for v in self.position_3), strict=True)),
             **dict(zip(("x_true", "y_true", "z_true"), (f"{v:.4f}" for v in self.pose_true_44[:3, 3]), strict=True)),
+            **({} if self.refined is None else self._sureness() | self.refined.row()),
         }
+
+    def _sureness(self) -> dict[str, object]:
+        """What the coarse pose is believed to be worth: the counterpart of what a refined one says of itself."""
+        figures = {"score": self.pose.score, "confidence": self.pose.confidence, "seconds": self.pose.seconds}
+        figures["sigma_m"] = None if self.sigma_hw is None else float(np.median(self.sigma_hw))
+        return {name: "" if value is None else f"{value:.4f}" for name, value in figures.items()}
 
     def arrays(self, task: str) -> dict[str, object]:
         """What --save_pred keeps. Unlabelled cells of coord_gt hold -1, as in the label files."""
@@ -121,6 +131,7 @@ class CoordFigures:
         self._translation_m: list[float] = []
         self._rotation_deg: list[float] = []
         self._coord_error_m: list[np.ndarray] = []
+        self._refined: list[RefinedPose] = []
 
     def add(self, result: CoordResult) -> None:
         self.rows.append(result.row())
@@ -128,9 +139,16 @@ class CoordFigures:
         self._translation_m.append(result.translation_m)
         self._rotation_deg.append(result.rotation_deg)
         self._coord_error_m.append(result.error_hw[result.valid_hw].astype(np.float32))
+        if result.refined is not None:
+            self._refined.append(result.refined)
 
     def summary(self) -> CoordSummary:
         return coord_summary(self._translation_m, self._rotation_deg, np.concatenate(self._coord_error_m))
+
+    @property
+    def refined(self) -> RefinedSummary | None:
+        """What the map made of the poses; None where it was not asked."""
+        return refined_summary(self._refined, self._translation_m) if self._refined else None
 
     @property
     def positions_N3(self) -> np.ndarray:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.solving import SolverOptions
+from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
+from localization.solving import SolverOptions
 from records.options import add_options, between, option, options_from, positive
 from runs.device import PRECISIONS
 from runs.record import DOMAINS, KINDS, STAGES
@@ -89,6 +90,15 @@ class EvaluationOptions:
     uncertainty: str | None = option(None, choices=UNCERTAINTIES, lower=True, help="the network's uncertainty")
     precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
 
+    refine: str | None = option(
+        None, choices=REFINEMENTS, group="refinement by the map (task coord)", help="default: ncc with geodata, else off"
+    )
+    refine_height: int = option(
+        WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
+    )
+    surface: tuple[Path, ...] = option((), decides=False, metavar="DSM", help="surface model of the map")
+    ortho: tuple[Path, ...] = option((), decides=False, metavar="ORTHO", help="orthophoto, with --surface")
+
     plot: bool = option(
         False, group="output, beside the weights", decides=False, help="pictures of every image's prediction and error"
     )
@@ -106,8 +116,6 @@ class EvaluationOptions:
         help="one self-contained page: a panel per image, the map, distributions, the worst ten (one weights file and "
         "section, coord)",
     )
-    surface: tuple[Path, ...] = option((), decides=False, help="surface model, for --report: renders at the estimated poses")
-    ortho: tuple[Path, ...] = option((), decides=False, help="orthophoto, with --surface")
     calibrate: bool = option(
         False,
         decides=False,
@@ -124,6 +132,11 @@ class EvaluationOptions:
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
     search_dir: str | None = None
+
+    @property
+    def refines(self) -> bool:
+        """Whether poses are refined by the map."""
+        return bool(self.surface) and self.refine != "off"
 
     @property
     def scene_dir(self) -> Path:
@@ -201,12 +214,16 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--overview draws one section of the coord task")
     if options.report is not None and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--report shows one section of the coord task")
-    if bool(options.surface) != bool(options.ortho):
-        raise ValueError("--surface and --ortho go together")
     if options.calibrate and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--calibrate learns from one section of the coord task")
     if options.calibrate and options.section[0].startswith("test"):
         raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
+    if bool(options.surface) != bool(options.ortho):
+        raise ValueError("--surface and --ortho go together")
+    if options.refine == "ncc" and not options.surface:
+        raise ValueError("--refine ncc needs the map: --surface and --ortho")
+    if options.refine == "ncc" and options.task != "coord":
+        raise ValueError(f"--refine ncc refines poses; --task {options.task} has none")
     if options.tiny and options.runs.size == "full":
         raise ValueError("--tiny and --size full contradict each other")
     return options

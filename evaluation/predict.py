@@ -18,12 +18,8 @@ from dataloader.batch import Batch
 from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import Sample, SectionDataset
-from geometry.grid import FULL_SIZE_STRIDE, STRIDE, cell_centres
-from networks.lanes import Lanes
-from runs.device import autocast_for
-from threads import configure_threads
-
-_BATCH_SIZE = 4
+from geometry.grid import cell_centres
+from localization.forward import BATCH_SIZE, Forward
 
 
 @dataclass(frozen=True)
@@ -83,22 +79,17 @@ def predictions(
         net: with an `architecture`.
         precision: of the network's arithmetic, see `autocast_for`.
     """
-    net = net.to(device).eval()
-    # A part an image: what an image gives does not depend on the number of cores, nor on its neighbours.
-    on_cpu = device.type == "cpu"
-    forward = Lanes(net, parts=_BATCH_SIZE if on_cpu else 1, lanes=configure_threads() if on_cpu else 1)
-    task, stride = net.architecture.task, FULL_SIZE_STRIDE if net.architecture.fullsize else STRIDE
-    loader = DataLoader(dataset, _BATCH_SIZE, collate_fn=list, num_workers=num_workers)
+    forward = Forward(net, device, precision)
+    task = net.architecture.task
+    loader = DataLoader(dataset, BATCH_SIZE, collate_fn=list, num_workers=num_workers)
     with closing(forward), tqdm(total=len(dataset), desc=title, unit="img", dynamic_ncols=True) as bar:
         for samples in loader:
             for _, group in itertools.groupby(samples, key=_shapes):
                 raw = collate(list(group))
                 with torch.inference_mode():
-                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(stride, raw.stride))
-                    with autocast_for(device, precision):
-                        prediction, sigma = forward(batch.images_B3HW)
-                sigma = None if sigma is None else sigma.float()
-                yield Prediction(batch, raw.images_BHW3.numpy(), prediction.float(), sigma, stride)
+                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(forward.stride, raw.stride))
+                prediction, sigma = forward(batch.images_B3HW)
+                yield Prediction(batch, raw.images_BHW3.numpy(), prediction, sigma, forward.stride)
                 bar.update(len(batch.stems))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.refining import RefinedSummary
 from evaluation.task_table import EVALUATIONS
 from evaluation.wording import section_header
 from records import fingerprint
@@ -76,8 +77,17 @@ def section_file(weights: Path, section: str, ending: str) -> Path:
     return weights.parent / f"{section}_{weights.name}_{ending}"
 
 
-def write_results(weights: Path, task: str, subject: Subject, summary: Any, rows: Sequence[Mapping[str, Any]]) -> str:
+def write_results(
+    weights: Path,
+    task: str,
+    subject: Subject,
+    summary: Any,
+    rows: Sequence[Mapping[str, Any]],
+    refined: RefinedSummary | None = None,
+) -> str:
     """Appends a section's block to the text report and to its JSON twin, and writes one CSV row per image.
+
+    What the map made of the poses stands in a line of its own after the published text, and in the twin.
 
     Other processes may do the same at the same time: nothing is lost. Each file appears complete or not at all.
 
@@ -86,7 +96,7 @@ def write_results(weights: Path, task: str, subject: Subject, summary: Any, rows
     Raises:
         ValueError: the twin is damaged; names it, and nothing is written.
     """
-    block = f"{section_header(subject.section)}\n{REPORTS[task](summary)}\n"
+    block = f"{section_header(subject.section)}\n{REPORTS[task](summary)}\n" + (f"{refined}\n" if refined else "")
     report = results_path(weights, task)
     twin = twin_of(report)
     with locked(report):
@@ -97,6 +107,8 @@ def write_results(weights: Path, task: str, subject: Subject, summary: Any, rows
         with replacing(report) as temporary:
             temporary.write_text(earlier + block, encoding="utf-8")
         entry = {**subject.to_json(), "time": datetime.now(timezone.utc).isoformat(), "summary": plain(summary)}
+        if refined is not None:
+            entry["refined"] = plain(refined)
         write_json(twin, {"weights": weights.name, "task": task, "evaluations": [*evaluations, entry]})
     return block
 

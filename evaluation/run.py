@@ -18,11 +18,12 @@ from dataloader.section import SectionDataset
 from evaluation.checkpoints import Weights, find_weights
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.dense import DenseFigures, dense_results
-from evaluation.html_report import open_geodata, write_html_report
+from evaluation.html_report import write_html_report
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
 from evaluation.pictures import draw_prediction
 from evaluation.predict import predictions
+from evaluation.refining import open_map, refined_results
 from evaluation.reports import (
     Subject,
     save_arrays,
@@ -36,17 +37,14 @@ from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
 from evaluation.trust import TrustFigures, learn_calibration, write_metrics
 from localization.calibration import calibration_of, write_calibration
+from localization.forward import precision_for
 from networks import load_network
 from networks.architecture import Architecture
-from runs.device import resolved_precision
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
 
 logger = logging.getLogger(__name__)
-
-# What another system's weights were trained in.
-_PRECISION_WITHOUT_RECORD = "float32"
 
 
 @dataclass
@@ -80,7 +78,7 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     Raises:
         ValueError, OSError: bad data or flags, or no weights file that can be read; a message for the user.
     """
-    resolved_precision(device, options.precision or _PRECISION_WITHOUT_RECORD)  # refuses what the device cannot do
+    precision_for(None, device, options.precision)  # refuses what the device cannot do
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
@@ -130,10 +128,16 @@ class _Evaluation:
         self.options, self.device = options, device
         self.pictures_whole = options.overview is not None or options.report is not None
         # Opened first: geodata of another place are refused before the work, not after it.
-        with_geodata = options.report is not None and options.surface
-        self.geodata = open_geodata(options.surface, options.ortho, options.scene_dir) if with_geodata else None
+        wants_map = bool(options.surface) and (self._refines or options.report is not None)
+        geodata = open_map(options.surface, options.ortho, options.scene_dir) if wants_map else None
+        self.map = geodata if self._refines else None
+        self.scene = None if geodata is None else geodata.scene
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
+
+    @property
+    def _refines(self) -> bool:
+        return self.options.refines and EVALUATIONS[self.options.task].measure is None
 
     def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
         """Evaluates one weights file on its sections."""
@@ -164,17 +168,18 @@ class _Evaluation:
         options, record = self.options, weights.run.record if weights.run is not None else None
         if record is not None and record.scene != options.scene.removesuffix("-fullsize"):
             logger.warning("%s was trained on the scene %s, not on %s", weights.path, record.scene, options.scene)
-        trained_in = (
-            _PRECISION_WITHOUT_RECORD if record is None else record.options.get("precision", _PRECISION_WITHOUT_RECORD)
-        )
         settings = {
             "scene": options.scene,
             "preprocessing": self._preprocessing(weights, net.architecture.in_channels == 1),
             "architecture": net.architecture,
-            "precision": resolved_precision(self.device, options.precision or trained_in),
+            "precision": precision_for(record, self.device, options.precision),
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver
+        if self.map is not None:
+            if record is not None:
+                self.map.check_place(record.statistics.mean_coord)
+            settings["refinement"] = {"height": options.refine_height, "geodata": self.map.contents}
         return settings
 
     def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
@@ -208,8 +213,10 @@ class _Evaluation:
             title=f"{weights.name} {section}",
         )
         solves_poses = EVALUATIONS[task].measure is None
-        trust = TrustFigures(None if options.calibrate or not solves_poses else calibration_of(weights))
+        trust, refined_trust = self._trust(weights, "coarse"), self._trust(weights, "refined")
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
+        if self.map is not None:
+            results = refined_results(results, dataset, self.map, options.refine_height)
         figures = CoordFigures() if solves_poses else DenseFigures(task)
         pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
         plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
@@ -218,6 +225,7 @@ class _Evaluation:
             figures.add(result)
             if solves_poses:
                 trust.add(result, files.image)
+                refined_trust.add(result, files.image)
             # In a group of sections the same stem occurs more than once.
             name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
             if pred_folder is not None:
@@ -233,19 +241,27 @@ class _Evaluation:
         if solves_poses:
             if options.calibrate:
                 self._calibrate(weights, subject, trust)
-            write_metrics(weights, subject, trust)
+                if self.map is not None:
+                    self._calibrate(weights, subject, refined_trust)
+            write_metrics(weights, subject, trust, refined_trust if self.map is not None else None)
         if options.overview is not None:
             draw_overview(kept, figures.summary(), title, options.overview)
         if options.report is not None:
-            write_html_report(kept, trust, options.solver.threshold, title, options.report, self.geodata)
+            write_html_report(kept, trust, refined_trust, options.solver.threshold, title, options.report, self.scene)
             logger.info("report: %s", options.report)
-        return write_results(weights, task, subject, figures.summary(), figures.rows)
+        refined = figures.refined if solves_poses else None
+        return write_results(weights, task, subject, figures.summary(), figures.rows, refined)
+
+    def _trust(self, weights: Path, stage: str) -> TrustFigures:
+        """An empty collection of records, with the calibration that is obeyed; none where one is learned."""
+        obeys = EVALUATIONS[self.options.task].measure is None and not self.options.calibrate
+        return TrustFigures(calibration_of(weights, stage) if obeys else None, stage)
 
     def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
         """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
         calibration = learn_calibration(trust, subject, self.options.error_bound)
-        path = write_calibration(weights, calibration)
-        logger.info("%s\n%s", path, calibration)
+        path = write_calibration(weights, calibration, trust.stage)
+        logger.info("%s, %s poses: %s", path, trust.stage, calibration)
         trust.judge_by(calibration)
 
 

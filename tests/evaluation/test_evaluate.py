@@ -27,10 +27,10 @@ from evaluation.overview import choose_rows, draw_overview, plan_axes
 from evaluation.predict import Prediction, predictions, sample_at_centres
 from evaluation.run import evaluate
 from evaluation.sections import section_dirs
-from evaluation.solving import EstimatedPose, SolverOptions
 from geometry.cameras import pixel_rays
 from geometry.grid import cell_centres
 from geometry.poses import transform_points
+from localization.solving import EstimatedPose, SolverOptions
 from networks import Architecture, TransPoseNet, init_head
 from tests.evaluation.conftest import COLOURS, TINY, make_run
 from training.optimizer import build_optimizer

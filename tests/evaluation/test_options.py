@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.options import SHORT_FLAGS, EvaluationOptions, parse_options, without_keywords
-from evaluation.solving import SolverOptions
+from localization.solving import SolverOptions
 
 
 def test_every_published_flag_arrives_where_it_belongs():

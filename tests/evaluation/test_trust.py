@@ -12,7 +12,6 @@ import torch
 from evaluation.coord import CoordResult
 from evaluation.options import parse_options
 from evaluation.run import evaluate
-from evaluation.solving import EstimatedPose, SolverOptions
 from evaluation.trust import (
     ImageRecord,
     Interval,
@@ -27,6 +26,7 @@ from evaluation.trust import (
 )
 from geometry.attitude import enu_from_camera
 from localization.calibration import calibration_of
+from localization.solving import EstimatedPose, SolverOptions
 from tests.evaluation.conftest import make_run, subject
 
 INF = float("inf")
@@ -176,7 +176,7 @@ def test_flags_that_make_no_sense(arguments, said):
 
 def test_the_solver_says_what_it_knows(plane_section):
     """Confidence and covariance come from the solver through the evaluation."""
-    from evaluation.solving import solve_poses
+    from localization.solving import solve_poses
 
     rays = np.stack(np.meshgrid(np.arange(12) * 8 + 4.0, np.arange(8) * 8 + 4.0))
     depth = 60 + 10 * np.sin(rays[0] / 9) * np.cos(rays[1] / 7)

@@ -38,7 +38,7 @@ class EstimatedPose:
     """A pose, or the lack of one.
 
     Attributes:
-        world_from_cam_44: float64; the identity without success.
+        world_from_cam_44: float64; without success the best guess there is, or the identity.
         success: whether a pose was found.
         inliers: cells that agree with it; None where the solver does not say. So are the rest:
         score, confidence, covariance_66, seconds: see `dsacstar.Result`.
@@ -54,7 +54,13 @@ class EstimatedPose:
 
 
 def solve_poses(
-    coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, K_B33: torch.Tensor, options: SolverOptions, *, stride: int
+    coords_B3hw: torch.Tensor,
+    sigma_B1hw: torch.Tensor | None,
+    K_B33: torch.Tensor,
+    options: SolverOptions,
+    *,
+    stride: int,
+    priors: dsacstar.Priors | None = None,
 ) -> list[EstimatedPose]:
     """One pose per image; deterministic in inputs and options.
 
@@ -63,9 +69,14 @@ def solve_poses(
         sigma_B1hw: their standard deviations, metres; used as weights by the 'dsacstar' solver.
         K_B33: intrinsics of the images, pixels.
         stride: pixels per cell; cell (i, j) looks through ((j + 1/2) stride, (i + 1/2) stride).
+        priors: what is known of the cameras beforehand; only the 'dsacstar' solver knows what to do with it.
+    Raises:
+        ValueError: priors or two focal lengths for the published solver.
     """
     coords_B3hw, K_B33 = coords_B3hw.float().cpu().contiguous(), K_B33.double().cpu()
     if options.solver == "published":
+        if priors is not None:
+            raise ValueError("--solver published takes no priors")
         pairs = zip(coords_B3hw.split(1), K_B33, strict=True)
         return [_solve_published(c_13hw, K_33, options, stride) for c_13hw, K_33 in pairs]
     results = dsacstar.solve(
@@ -80,6 +91,7 @@ def solve_poses(
         ),
         sigma=None if sigma_B1hw is None else sigma_B1hw[:, 0].float().cpu().contiguous(),
         seed=options.seed,
+        priors=priors,
     )
     return [_estimated(result) for result in results]
 

@@ -1,0 +1,148 @@
+"""One localisation from options to files: the work of `localize.py`."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from localization.answer import VERDICTS, Answer
+from localization.forward import BATCH_SIZE
+from localization.intrinsics import Intrinsics
+from localization.localizer import Localizer
+from localization.photos import Photo, Source, find_sources, frame_count, photos_of
+from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
+from localization.solving import SolverOptions
+from localization.writing import write_answers
+from records.options import between, option
+from runs.device import PRECISIONS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalizeOptions:
+    """One localisation; the fields are the flags."""
+
+    network_in: Path = option(metavar="WEIGHTS", help="weights of a coord network, with their record")
+    image: Path = option(metavar="PHOTO|FOLDER|VIDEO", help="what to localise; a folder with all its sub-folders")
+    intrinsics: tuple[str, ...] = option(
+        ("exif",),
+        help="exif; one number (f) or four (fx fy cx cy), px; or a file: such numbers, a JSON with width, height, "
+        "focal_length_px and distortion, a COLMAP model or its cameras.txt",
+    )
+    every: int = option(1, check=between(1, 10**9), help="every so manieth frame of a video")
+    surface: tuple[Path, ...] = option((), group="refinement by the map", metavar="DSM", help="surface model, to refine by")
+    ortho: tuple[Path, ...] = option((), metavar="ORTHO", help="orthophoto, with --surface")
+    refine: str | None = option(None, choices=REFINEMENTS, help="default: ncc with geodata, else off")
+    refine_height: int = option(
+        WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
+    )
+    solver: SolverOptions = field(default_factory=SolverOptions)
+    output_dir: Path = option(Path("localized"), group="output", metavar="DIR", help="answers.json, answers.csv, poses/")
+    scene_dir: Path | None = option(
+        None, metavar="DIR", help="folder of the scene, for weights without a record (a published scene: its name)"
+    )
+    precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+
+    @property
+    def refines(self) -> bool:
+        """Whether poses are refined.
+
+        Raises:
+            ValueError: the flags contradict each other.
+        """
+        if bool(self.surface) != bool(self.ortho):
+            raise ValueError("--surface and --ortho go together")
+        if self.refine == "ncc" and not self.surface:
+            raise ValueError("--refine ncc needs the map: --surface and --ortho")
+        return bool(self.surface) and self.refine != "off"
+
+
+@dataclass(frozen=True)
+class Localized:
+    """answers: in the order of the photos. skipped: what could not be read, with the reason."""
+
+    answers: list[Answer]
+    skipped: dict[str, str]
+
+
+def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
+    """Localises what the options name and writes the answers.
+
+    Raises:
+        ValueError, OSError: bad options, weights, geodata or folder, or no photo that could be read; a message for the user.
+    """
+    refines = options.refines
+    sources = find_sources(options.image)
+    _check_writable(options.output_dir)
+    localizer = Localizer.from_weights(
+        options.network_in,
+        surface=options.surface if refines else None,
+        ortho=options.ortho if refines else None,
+        solver=options.solver,
+        refine_height=options.refine_height,
+        device=options.device,
+        precision=options.precision,
+        scene_dir=options.scene_dir,
+    )
+    given = localizer.intrinsics(options.intrinsics)
+    logger.info("%d file%s, intrinsics: %s", len(sources), "" if len(sources) == 1 else "s", given.description)
+    localized = localize_sources(localizer, sources, given, options.every)
+    if not localized.answers:
+        raise ValueError(f"no photo could be localised: {'; '.join(list(localized.skipped.values())[:3])}")
+    write_answers(localized.answers, localizer.frame, localized.skipped, options.output_dir)
+    logger.info("%s -> %s", summary(localized, refines), options.output_dir)
+    return localized, localizer
+
+
+def localize_sources(localizer: Localizer, sources: Sequence[Source], given: Intrinsics, every: int = 1) -> Localized:
+    """Localises photos and videos with a bar; what cannot be read is said and passed over."""
+    skipped: dict[str, str] = {}
+    answers: list[Answer] = []
+    photos = _readable(sources, given, every, skipped)
+    total = sum(frame_count(source, every) for source in sources)
+    with tqdm(total=total, desc="localize", unit="photo", dynamic_ncols=True, disable=total < 2) as bar:
+        while batch := list(itertools.islice(photos, BATCH_SIZE)):
+            answers += localizer.localize(batch)
+            bar.update(len(batch))
+    return Localized(answers, skipped)
+
+
+def _readable(sources: Sequence[Source], given: Intrinsics, every: int, skipped: dict[str, str]) -> Iterator[Photo]:
+    for source in sources:
+        try:
+            yield from photos_of(source, given, every)
+        except (ValueError, OSError) as error:
+            skipped[source.name] = str(error)
+            logger.warning("skipped: %s", error)
+
+
+def summary(localized: Localized, refines: bool) -> str:
+    """One line: how many photos got which verdict, and how many the map accepted."""
+    verdicts = Counter(answer.verdict for answer in localized.answers)
+    parts = [f"{len(localized.answers)} photos: " + ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v])]
+    if refines:
+        parts.append(f"{sum(answer.stage == 'refined' for answer in localized.answers)} refined by the map")
+    if localized.skipped:
+        parts.append(f"{len(localized.skipped)} files skipped")
+    return "; ".join(parts)
+
+
+def _check_writable(folder: Path) -> None:
+    """Finds out before the work, not after it, that the answers cannot be written; leaves no folder behind."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(20, "it is a file")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write answers into {folder}: {error.strerror}") from None
