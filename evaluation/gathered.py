@@ -24,7 +24,8 @@ class Gathered:
 
     Attributes:
         task: of the network.
-        figures: for the published report. trust: for the figures with intervals; None of tasks without poses.
+        figures: for the published report.
+        trust, refined_trust: for the figures with intervals, of coarse and refined poses; None of tasks without poses.
         photos: the files that are still to come.
         pred_folder, plot_folder: for what is wanted of every image; None where nothing is.
         with_section: file names say the section: in a group of sections the same stem occurs more than once.
@@ -34,6 +35,7 @@ class Gathered:
     task: str
     figures: CoordFigures | DenseFigures
     trust: TrustFigures | None
+    refined_trust: TrustFigures | None
     photos: Iterator[Path]
     pred_folder: Path | None
     plot_folder: Path | None
@@ -44,11 +46,18 @@ class Gathered:
     def of(cls, weights: Path, section: str, dataset: SectionDataset, options: EvaluationOptions) -> Gathered:
         """Nothing yet, of a weights file on a section."""
         task, solves_poses = options.task, EVALUATIONS[options.task].measure is None
-        trust = TrustFigures(None if options.calibrate else calibration_of(weights)) if solves_poses else None
+
+        def trust(stage: str) -> TrustFigures | None:
+            """With the calibration that is obeyed; without one where it is being learned."""
+            return (
+                TrustFigures(None if options.calibrate else calibration_of(weights, stage), stage) if solves_poses else None
+            )
+
         return cls(
             task=task,
             figures=CoordFigures() if solves_poses else DenseFigures(task),
-            trust=trust,
+            trust=trust("coarse"),
+            refined_trust=trust("refined"),
             photos=iter([files.image for files in dataset.files]),
             pred_folder=_folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None,
             plot_folder=_folder(section_file(weights, section, f"{task}_plots")) if options.plot else None,
@@ -61,6 +70,7 @@ class Gathered:
         photo = next(self.photos)
         if self.trust is not None:
             self.trust.add(result, photo)
+            self.refined_trust.add(result, photo)
         name = result.stem.replace("/", "_") if self.with_section else result.stem.rpartition("/")[2]
         if self.pred_folder is not None:
             save_arrays(result.arrays(self.task), self.pred_folder / f"{name}.npz")

@@ -24,6 +24,7 @@ _GROUND_STEP_PX = 700
 def write_html_report(
     results: Sequence[CoordResult],
     gathered: TrustFigures,
+    refined: TrustFigures,
     threshold_px: float,
     title: str,
     path: Path,
@@ -32,10 +33,12 @@ def write_html_report(
     """Writes the report.
 
     Args:
+        gathered, refined: records of the results; the refined poses are shown where the map was asked.
         threshold_px: a cell is an inlier below this reprojection error.
         scene: the geodata; None: no renders, and the map shows what the images' labels know of the ground.
     """
-    records = gathered.records
+    shown_figures = refined if refined.records else gathered
+    records = shown_figures.records
     renderer = None if scene is None else Renderer(scene)
     order = np.argsort([-record.position_error_m for record in records], kind="stable")
     worst = [int(index) for index in order[:_WORST]]
@@ -47,19 +50,22 @@ def write_html_report(
     if scene is None:
         note += " Without --surface and --ortho there are no renders."
     report = Report(
-        title, _figures(records), panels, positions,
+        title, _figures(gathered.records, refined.records), panels, positions,
         orthophoto(scene, positions) if scene is not None else _ground(results),
         {
             "position error": ("m", [record.position_error_m for record in records]),
             "rotation error": ("deg", [record.rotation_error_deg for record in records]),
         },
-        _tables(gathered.reliability), [records[index].stem for index in worst], note,
+        _tables(shown_figures.reliability), [records[index].stem for index in worst], note,
     )  # fmt: skip
     write_report(report, path)
 
 
-def _figures(records: Sequence[ImageRecord]) -> dict[str, str]:
-    found = figures(records)
+def _figures(coarse: Sequence[ImageRecord], refined: Sequence[ImageRecord]) -> dict[str, str]:
+    if refined:
+        before = {f"{name}, before refinement": value for name, value in _figures(coarse, ()).items() if "median" in name}
+        return _figures(refined, ()) | before
+    found = figures(coarse)
     shown = {
         "images": str(found["images"]),
         "median position error": _interval(found["position_error_median_m"], "m"),
@@ -115,9 +121,10 @@ def _panel(result: CoordResult, record: ImageRecord, threshold_px: float, render
 
 
 def _facts(record: ImageRecord) -> dict[str, str]:
-    facts = {"position error": "no pose", "rotation error": "no pose"}
+    facts = {"pose": "none"}
     if record.success:
         facts = {
+            "pose": record.stage,
             "position error": f"{record.position_error_m:.2f} m",
             "rotation error": f"{record.rotation_error_deg:.2f} deg",
         }

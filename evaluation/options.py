@@ -214,8 +214,6 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--overview draws one section of the coord task")
     if options.report is not None and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--report shows one section of the coord task")
-    if bool(options.surface) != bool(options.ortho):
-        raise ValueError("--surface and --ortho go together")
     if options.calibrate and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--calibrate learns from one section of the coord task")
     if options.calibrate and options.section[0].startswith("test"):

@@ -254,24 +254,27 @@ class _Evaluation:
             names = _image_names(dataset, len(candidate.section.folders) > 1)
             write_estimated_positions(weights, section, names, figures.positions_N3)
         if trust is not None:
+            trusts = [trust] if not options.refines else [trust, gathered.refined_trust]
             if options.calibrate:
-                self._calibrate(weights, candidate.subject, trust)
-            write_metrics(weights, candidate.subject, trust)
+                for of_stage in trusts:
+                    self._calibrate(weights, candidate.subject, of_stage)
+            write_metrics(weights, candidate.subject, *trusts)
         if options.overview is not None:
             draw_overview(gathered.kept, figures.summary(), title, options.overview)
         if options.report is not None:
+            scene = None if self.map is None else self.map.scene
             write_html_report(
-                gathered.kept, trust, options.solver.threshold, title, options.report, self.map and self.map.scene
+                gathered.kept, trust, gathered.refined_trust, options.solver.threshold, title, options.report, scene
             )
             logger.info("report: %s", options.report)
-        refined = figures.refined if self.options.refines else None
+        refined = figures.refined if options.refines else None
         return write_results(weights, task, candidate.subject, figures.summary(), figures.rows, refined)
 
     def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
         """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
         calibration = learn_calibration(trust, subject, self.options.error_bound)
-        path = write_calibration(weights, calibration)
-        logger.info("%s\n%s", path, calibration)
+        path = write_calibration(weights, calibration, trust.stage)
+        logger.info("%s, %s poses: %s", path, trust.stage, calibration)
         trust.judge_by(calibration)
 
 

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest, bootstrap
 
 from evaluation.coord import CoordResult
+from evaluation.refining import RefinedPose
 from evaluation.reports import Subject, section_file
 from geometry.attitude import yaw_pitch_roll_from_enu_camera
 from localization.calibration import Calibration, Judgement, Reliability, Sample, fit, reliability
@@ -49,6 +50,7 @@ class ImageRecord:
         distance_m: median distance of the labelled points from the true camera. pitch_deg: of the true camera.
         surface: class that most of the image shows; None without a semantics label.
         judgement: by the weights' calibration, where there is one.
+        stage: coarse (the network's) or refined (by the map).
     """
 
     section: str
@@ -70,6 +72,7 @@ class ImageRecord:
     pitch_deg: float
     surface: str | None
     judgement: Judgement | None
+    stage: str = "coarse"
 
     @classmethod
     def of(cls, result: CoordResult, calibration: Calibration | None, semantics: Path | None = None) -> ImageRecord:
@@ -94,6 +97,19 @@ class ImageRecord:
             float(np.median(errors)) if errors.size else float("nan"),
             float(np.median(np.linalg.norm(offset_3M, axis=0))) if errors.size else float("nan"),
             yaw_pitch_roll_from_enu_camera(result.pose_true_44[:3, :3])[1], dominant_class(semantics), judgement,
+        )  # fmt: skip
+
+    def refined(self, pose: RefinedPose, calibration: Calibration | None) -> ImageRecord:
+        """The record after an attempt to refine the pose; the same where that was refused."""
+        of = pose.refinement
+        if not of.accepted:
+            return self
+        covariance_66 = np.full((6, 6), np.inf) if of.covariance_66 is None else of.covariance_66
+        judgement = None if calibration is None else calibration.judge(of.confidence, covariance_66, True, self.sigma_m)
+        return replace(
+            self, success=True, world_from_cam_44=of.world_from_cam_44, position_error_m=pose.translation_m,
+            rotation_error_deg=pose.rotation_deg, inliers=None, inlier_share=of.inlier_share, score=of.score,
+            confidence=of.confidence, covariance_66=covariance_66, seconds=of.seconds, judgement=judgement, stage="refined",
         )  # fmt: skip
 
     @property
@@ -207,21 +223,28 @@ class TrustFigures:
     """Gathers the records of a section.
 
     Attributes:
-        calibration: of the weights, where there is one.
+        calibration: of the weights for this stage, where there is one.
+        stage: whose poses: coarse, or refined; then photos whose refinement was refused keep their coarse pose, and take no
+            part in calibration.
     """
 
     calibration: Calibration | None = None
+    stage: str = "coarse"
     records: list[ImageRecord] = field(default_factory=list)
 
     def add(self, result: CoordResult, image: Path) -> None:
         """Adds an image; its semantics label is looked for beside it."""
         semantics = image.parent.parent / "semantics" / f"{image.stem}.npy"
-        self.records.append(ImageRecord.of(result, self.calibration, semantics))
+        if self.stage == "coarse":
+            self.records.append(ImageRecord.of(result, self.calibration, semantics))
+        elif result.refined is not None:
+            self.records.append(ImageRecord.of(result, None, semantics).refined(result.refined, self.calibration))
 
     @property
     def samples(self) -> list[Sample]:
-        """Of the images that the solver gave a confidence for."""
-        return [sample for record in self.records if (sample := record.sample) is not None]
+        """Of the poses of this stage that come with a confidence."""
+        found = (record.sample for record in self.records if record.stage == self.stage)
+        return [sample for sample in found if sample is not None]
 
     @property
     def reliability(self) -> Reliability | None:
@@ -233,7 +256,9 @@ class TrustFigures:
         """Judges what was gathered by a calibration."""
         self.calibration = calibration
         self.records = [
-            record if record.confidence is None else replace(record, judgement=calibration.judge_sample(record.sample))
+            record
+            if record.confidence is None or record.stage != self.stage
+            else replace(record, judgement=calibration.judge_sample(record.sample))
             for record in self.records
         ]
 
@@ -278,8 +303,9 @@ def metrics_path(weights: Path, section: str) -> Path:
     return section_file(weights, section, "metrics.json")
 
 
-def write_metrics(weights: Path, subject: Subject, figures: TrustFigures) -> None:
-    """Writes the figures beside the weights, bound to what they were measured on."""
+def write_metrics(weights: Path, subject: Subject, figures: TrustFigures, refined: TrustFigures | None = None) -> None:
+    """Writes the figures beside the weights, bound to what they were measured on; those of refined poses under `refined`."""
     time = datetime.now(timezone.utc).isoformat()
     content = {"weights": weights.name, **subject.to_json(), "time": time, **figures.to_json()}
+    content["refined"] = None if refined is None else refined.to_json()
     write_json(metrics_path(weights, subject.section), content)
