@@ -290,7 +290,7 @@ class _Trainer:
         # On a CPU looking costs nothing; on a GPU it would wait, so there the log looks, before any state is saved.
         if self.device.type == "cpu" and not torch.isfinite(result.total):
             raise NotFinite(before, stems)
-        if self.ranks.first and log.wants_picture(epoch):
+        if self.ranks.first and raw.stems and log.wants_picture(epoch):
             grid_3HW = picture_grid(options.task, batch, self.record.preprocessing, prediction, sigma)
             log.picture(grid_3HW, epoch=epoch, images_seen=before + len(stems))
         self.optimizer.zero_grad(set_to_none=True)
