@@ -33,20 +33,20 @@ class LocalSearch {
 
   int rounds() const { return rounds_; }
 
-  // One refinement whose noise is measured; where that comes out beyond the threshold, which competing structures can
-  // do as well as noise, another whose inliers stay within it.
+  // One refinement whose noise is measured; where that comes out beyond the threshold or near it, which competing
+  // structures can do as well as noise, another whose inliers stay within the threshold, or within half that noise.
   void try_out(const CameraPose& pose, double power, std::vector<Trial>* trials) {
     const Mixture guess = estimator_.guess(pose, subset_);
     const double threshold = estimator_.residual_threshold(pose, subset_);
     Refinement free = refine(pose, guess, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
     if (collapsed(free, subset_)) free = refine_widely(pose, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
     trials->push_back({free, power, 0.0});
-    const double cap = policy::kCap * threshold;
-    if (free.mixture.inlier_var <= cap * cap) return;
-    Mixture capped = guess;
-    capped.most_inlier_var = cap * cap;
-    capped.inlier_var = std::min(guess.inlier_var, cap * cap);
-    trials->push_back({refine(pose, capped, subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
+    const double noise = std::sqrt(free.mixture.inlier_var);
+    if (noise > policy::kCap * threshold) {
+      try_capped(pose, guess, policy::kCap * threshold, power, trials);
+    } else if (noise > policy::kDoubtfulNoise * threshold) {
+      try_capped(pose, guess, 0.5 * noise, power, trials);
+    }
   }
 
   // Judged at the threshold, or at the noise of the one that agrees best there. Sets the trials' scores.
@@ -112,6 +112,13 @@ class LocalSearch {
   }
 
  private:
+  void try_capped(const CameraPose& pose, const Mixture& guess, double most_noise, double power, std::vector<Trial>* trials) {
+    Mixture capped = guess;
+    capped.most_inlier_var = most_noise * most_noise;
+    capped.inlier_var = std::min(guess.inlier_var, capped.most_inlier_var);
+    trials->push_back({refine(pose, capped, subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
+  }
+
   size_t arg_best(double narrow, std::vector<Trial>* trials) const {
     size_t best = 0;
     for (size_t i = 0; i < trials->size(); ++i) {

@@ -29,6 +29,7 @@ constexpr double kSubsetTolerance = 0.03, kFinalTolerance = 0.01;  // standard d
 constexpr double kSamePose = 0.5;       // thresholds of mean displacement below which two poses are one
 constexpr double kScalesOfNoise = 1.5;  // the choice is made at this many noise scales, if above the threshold
 constexpr double kCap = 1.2;            // thresholds; most that the inliers' spread may be in a capped trial
+constexpr double kDoubtfulNoise = 0.5;   // thresholds; a trial with more noise may be a compromise: another, capped at half of it
 constexpr double kPriorGate = 30.0;     // squared Mahalanobis distance beyond which a prior excludes a hypothesis
 
 // ---- refinement
