@@ -17,4 +17,4 @@ fi
 TRAINING_PROGRAM=train_e2e.py
 launch_training --sim_data_chunk 0 --real_data_chunk "$REAL_CHUNK" --real_data_domain "$REAL_DOMAIN" \
   --session "clean_training_pt$SIM_CHUNK" --network_in "$E2E_WEIGHTS" \
-  --epochs "${EPOCHS:-100}" --learningrate "${LR:-0.000001}" --no_lr_scheduling --batch_size "${BATCH_SIZE:-12}"
+  --epochs "${EPOCHS:-10}" --learningrate "${LR:-0.0001}" --lr_schedule onecycle --batch_size "${BATCH_SIZE:-12}"
