@@ -2,12 +2,14 @@
 """Time of one forward and backward pass: `python benchmarks/network_step.py --tiny --size 4 240 360`.
 
 Compares memory layouts and group normalisations; the network as it trains is `channels_last, ours`. With
-`--num_encoders 3` it compares what frozen encoders of a fused network cost, in time and in memory that is kept for the
-backward pass.
+`--num_encoders 3` it compares what frozen encoders of a fused network cost, each in a process of its own: time, memory that
+is kept for the backward pass, and peak memory of the process (`--size 8 480 720`: the published batch).
 """
 
 import argparse
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -77,17 +79,24 @@ def compare_layouts(net, images, steps) -> None:
                 print(f"{precision:8s} {layout_name:14s} {name:6s} forward {forward:6.0f} ms, with backward {whole:6.0f} ms")
 
 
-def compare_freezing(net, images, steps) -> None:
+def measure_freezing(net, images, steps, frozen) -> None:
+    """One line: the last `frozen` encoders take no gradients."""
     net, images = net.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
     count = len(net.encoders)
-    for frozen in ([], list(range(2, count + 1)), list(range(1, count + 1))):
-        freeze_encoders(net, frozen)
-        forward, whole = step_ms(net, images, group_norm, steps, True)
-        kept = kept_megabytes(net, images, True)
-        print(
-            f"bf16, {len(frozen)} of {count} encoders frozen: forward {forward:6.0f} ms, backward {whole - forward:6.0f} ms, "
-            f"{kept:6.0f} MB kept"
-        )
+    freeze_encoders(net, range(count - frozen + 1, count + 1))
+    before = peak_megabytes()
+    forward, whole = step_ms(net, images, group_norm, steps, True)
+    peak = peak_megabytes()
+    kept = kept_megabytes(net, images, True)
+    print(
+        f"bf16, {frozen} of {count} encoders frozen: forward {forward:6.0f} ms, backward {whole - forward:6.0f} ms, "
+        f"{kept:6.0f} MB kept, peak {peak:6.0f} MB ({before:.0f} before the steps)"
+    )
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:
@@ -97,14 +106,22 @@ def main() -> None:
     parser.add_argument("--num_encoders", type=int, default=0, help="of a fused network; 0: the single-task one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--frozen", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     batch, height, width = args.size
     images = torch.randn(batch, 3, height, width)
     net = build(Architecture(tiny=args.tiny, num_encoders=args.num_encoders))
-    print(f"{batch} x {height} x {width}, {args.threads} threads, median of {args.steps} steps")
-    (compare_freezing if args.num_encoders else compare_layouts)(net, images, args.steps)
+    if args.frozen is not None:
+        measure_freezing(net, images, args.steps, args.frozen)
+        return
+    print(f"{batch} x {height} x {width}, {args.threads} threads, median of {args.steps} steps", flush=True)
+    if not args.num_encoders:
+        compare_layouts(net, images, args.steps)
+        return
+    for frozen in (0, args.num_encoders - 1, args.num_encoders):
+        subprocess.run([sys.executable, *sys.argv, "--frozen", str(frozen)], check=True)
 
 
 if __name__ == "__main__":

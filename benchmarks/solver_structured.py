@@ -33,6 +33,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 from scipy.stats import rankdata
 
 import dsacstar
@@ -156,7 +157,8 @@ def normalised_error(answer: Answer, right_44: np.ndarray) -> float | None:
     """(e^T C^-1 e) / 6, e: rotation vector from estimate to truth in the camera frame, then the centre in the world."""
     if answer.covariance_66 is None or not np.isfinite(answer.covariance_66).all():
         return None
-    turn = cv2.Rodrigues(answer.pose_44[:3, :3].T @ right_44[:3, :3])[0][:, 0]
+    # Not cv2.Rodrigues, which takes turns below 1e-5 radians for none.
+    turn = Rotation.from_matrix(answer.pose_44[:3, :3].T @ right_44[:3, :3]).as_rotvec()
     error_6 = np.concatenate([turn, right_44[:3, 3] - answer.pose_44[:3, 3]])
     # Scaled to a unit diagonal: rotation and position have different units.
     scale_6 = np.sqrt(np.diag(answer.covariance_66))

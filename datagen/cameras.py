@@ -64,10 +64,11 @@ def read_pose_file(path: Path) -> np.ndarray:
     rows = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
     if [len(row) for row in rows] != [4, 4, 4, 4]:
         raise ValueError(f"pose file {path}: expected 4 rows of 4 numbers, found rows of {[len(row) for row in rows]}")
-    return _checked_pose(rows, f"pose file {path}")
+    return checked_pose(rows, f"pose file {path}")
 
 
-def _checked_pose(rows, name: str) -> np.ndarray:
+def checked_pose(rows, name: str) -> np.ndarray:
+    """A camera-to-world matrix float64 [4, 4]; ValueError beginning with `name` when it is none."""
     try:
         pose_44 = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError):
@@ -102,7 +103,7 @@ def read_cameras_json(path: Path) -> list[Camera]:
         stems = unique_stems([entry["file"] for entry in entries])
         cameras = []
         for number, (entry, stem) in enumerate(zip(entries, stems, strict=True)):
-            pose_44 = _checked_pose(entry["cam_to_world"], f"{path}, photo {number} ({entry['file']})")
+            pose_44 = checked_pose(entry["cam_to_world"], f"{path}, photo {number} ({entry['file']})")
             cameras.append(json_camera({**document, **entry}, stem, pose_44))
     except KeyError as error:
         raise ValueError(f"cameras file {path}: entry {error} is missing") from None
@@ -244,11 +245,6 @@ def unique_stems(photos: list[str]) -> list[str]:
             )
         owner[stem.casefold()] = file
     return stems
-
-
-def read_photo_cameras(cameras_json: Path | None, colmap: Path | None) -> list[Camera]:
-    """Cameras from whichever source is given."""
-    return read_cameras_json(cameras_json) if cameras_json is not None else read_colmap(colmap)
 
 
 def read_json(path: Path, what: str) -> dict:

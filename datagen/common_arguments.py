@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from datagen.large_scene import LargeScene, is_large
 from datagen.mosaic import tile_paths
 from datagen.scene import GeoScene
 from datagen.sections import check_frame, read_scene_record
@@ -99,6 +100,11 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("X", "Y", "Z"),
         help="world origin in the CRS (default: the scene's recorded one, else the data's centre rounded to 100 m)",
     )
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where the sections go, and what happens to those that are there."""
     output = parser.add_argument_group("output: OUTPUT_DIR/SCENE/<section>/")
     output.add_argument("--scene", type=scene_name, required=True, help="name of the scene")
     output.add_argument("--output_dir", type=Path, required=True, help="folder of the data sets")
@@ -110,13 +116,15 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the sections when all of them exist and were made from the same inputs with the same settings",
     )
+    return output
 
 
-def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene:
+def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene | LargeScene:
     """The scene of the arguments, in the world frame that the scene folder already has."""
     record = read_scene_record(scene_dir) or {}
     origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
-    scene = GeoScene.open(
+    in_parts = is_large(args.surface, args.ortho, args.crs)
+    scene = (LargeScene if in_parts else GeoScene).open(
         args.surface,
         args.ortho,
         args.landcover,

@@ -116,8 +116,13 @@ def working_frame(crs: CRS, centre_xy: tuple[float, float], name: str) -> Frame:
     lon, lat = pyproj.Transformer.from_crs(full(crs), full(WGS84), always_xy=True).transform(*centre_xy)
     if not np.isfinite([lon, lat]).all():
         raise ValueError(f"{name}: its position {centre_xy} is nowhere on Earth in {label(crs)}")
+    return Frame(utm_of(lon, lat), reason)
+
+
+def utm_of(lon: float, lat: float) -> CRS:
+    """The UTM zone (WGS 84) of a longitude and latitude in degrees."""
     zone = int((lon + 180) // 6) % 60 + 1
-    return Frame(CRS.from_epsg((32600 if lat >= 0 else 32700) + zone), reason)
+    return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
 
 
 def label(crs: CRS) -> str:

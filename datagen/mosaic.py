@@ -124,8 +124,8 @@ class Mosaic:
             target[...] = np.where(np.isnan(target), values, target)
         return heights_rc, sorted(all_fills)
 
-    def colour(self, crs: CRS, grid: Grid) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Colour uint8 [rows, cols, 3], valid [rows, cols], remarks on bands and collars.
+    def colour(self, crs: CRS, grid: Grid, *, collars: bool = True) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Colour uint8 [rows, cols, 3], valid [rows, cols], remarks on bands and collars (see `rasters.read_colour`).
 
         Raises:
             ValueError: see `rasters.colour_bands`.
@@ -135,9 +135,10 @@ class Mosaic:
         parts = list(self.parts(crs, grid))
         if len(parts) == 1 and parts[0][2] == grid:
             # The usual case, without a second copy of a large picture.
-            colour_HW3, valid_HW, white_HW = rasters.read_colour(parts[0][0], crs, grid, bands_of[id(parts[0][0])][0])
+            bands = bands_of[id(parts[0][0])][0]
+            colour_HW3, valid_HW, white_HW = rasters.read_colour(parts[0][0], crs, grid, bands, collars=collars)
         else:
-            colour_HW3, valid_HW, white_HW = _assembled_colour(parts, crs, grid, bands_of)
+            colour_HW3, valid_HW, white_HW = _assembled_colour(parts, crs, grid, bands_of, collars)
         if white_HW.any():
             remarks.append(f"white collar ({white_HW.mean():.0%}) taken as missing")
         return colour_HW3, valid_HW, remarks
@@ -153,12 +154,14 @@ class Mosaic:
         return codes_rc, valid_rc
 
 
-def _assembled_colour(parts, crs: CRS, grid: Grid, bands_of: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _assembled_colour(
+    parts, crs: CRS, grid: Grid, bands_of: dict, collars: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colour, valid and white collar of a grid that several tiles, or a part of one, cover."""
     colour_HW3 = np.zeros((grid.rows, grid.cols, 3), np.uint8)
     valid_HW, white_HW = (np.zeros((grid.rows, grid.cols), bool) for _ in range(2))
     for tile, where, part in parts:
-        colour, valid, white = rasters.read_colour(tile, crs, part, bands_of[id(tile)][0])
+        colour, valid, white = rasters.read_colour(tile, crs, part, bands_of[id(tile)][0], collars=collars)
         fresh = (valid | white) & ~valid_HW[where]
         colour_HW3[where][fresh] = colour[fresh]
         white_HW[where] = (white_HW[where] | white) & ~(valid | valid_HW[where])

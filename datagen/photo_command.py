@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from datagen import photos, provenance, sampling, sections
-from datagen.cameras import Camera, read_photo_cameras
+from datagen import photo_sources, photos, provenance, sampling, sections, spread
+from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
-from datagen.render import Renderer
+from datagen.orthophoto import photos_in
+from datagen.written import check_written
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scene_arguments(parser)
-    inputs = parser.add_argument_group("photos")
-    source = inputs.add_mutually_exclusive_group(required=True)
-    source.add_argument("--cameras", type=Path, help="cameras.json: poses in the surface model's CRS")
-    source.add_argument("--colmap", type=Path, help="folder of a COLMAP model (text or binary) in the surface model's CRS")
-    inputs.add_argument("--photos", type=Path, help="folder of the photos (default: the folder of --cameras)")
+    photo_sources.add_arguments(parser)
+    inputs = parser.add_argument_group("images and split")
     inputs.add_argument(
         "--height",
         type=int,
@@ -34,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a JSON file {"train": [...], "val": [...], "test": [...]}, or train=A,B val=C test=D,E with photo names; '
         "default: 40 / 10 / 50 %% at random (recorded, and obeyed when recorded)",
     )
+    spread.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,38 +42,60 @@ def run(args: argparse.Namespace) -> None:
     if args.height < 0:
         raise ValueError(f"--height {args.height}: give a number of pixels, or 0 for the photos' own size")
     scene_dir = args.output_dir / args.scene
-    cameras = read_photo_cameras(args.cameras, args.colmap)
-    paths = photos.find_photos(photo_folder(args), cameras)
+    folder = photo_sources.photo_folder(args)
+    flight = photo_sources.read_flight(args, folder)
+    cameras = flight.cameras
+    paths = photos.find_photos(folder, cameras)
     record = sections.flight_split_record(scene_dir, args.scene)
     parts = _split(args, record, cameras)
     names = [f"{part}_drone_{domain}" for part in parts for domain in ("real", "sim")]
-    settings = {name: {**provenance.settings_of(args), "stems": parts[name.split("_")[0]]} for name in names}
+    made_with = provenance.settings_of(args) | ({} if flight.crs is None else {"pose_crs": flight.crs.to_wkt()})
+    settings = {name: {**made_with, "stems": parts[name.split("_")[0]]} for name in names}
     inputs = provenance.inputs_of(args, scene_dir, cameras, paths)
     if not provenance.sections_to_make(args, scene_dir, settings, inputs.found):
         return
     photos.check_photos(cameras, paths)
+    refuse_test_photos_in_orthophoto(args.ortho, parts)
     scene = open_scene(args, scene_dir)
-    renderer = Renderer(scene)
-    cameras = [replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in cameras]
+    renderer = spread.renderer_of(scene)
+    cameras = [
+        replace(camera, world_from_cam_44=scene.to_world(camera.world_from_cam_44)) for camera in flight.in_crs(scene.crs)
+    ]
     sampling.check_cameras([photos.pinhole_camera(camera) for camera in cameras], renderer)
     part_of = {stem: part for part, stems in parts.items() for stem in stems}
-    with sections.new_sections(scene_dir, names, overwrite=args.overwrite or args.resume) as staged:
-        sections.for_each(
-            cameras,
-            lambda camera: _write_pair(staged, part_of[camera.stem], camera, paths[camera.stem], renderer, args.height),
-            workers=args.workers,
-            description=f"photos of {args.scene}",
-        )
+    items = [(camera, part_of[camera.stem], paths[camera.stem].resolve()) for camera in cameras]
+    with spread.rendered_sections(
+        args,
+        scene_dir,
+        names,
+        items,
+        partial(_write_pair, spread.SceneSource.of(args, renderer), args.height),
+        made_from={"settings": settings, "inputs": inputs.found, "frame": sections.frame_of(scene)},
+        description=f"photos of {args.scene}",
+    ) as staged:
+        if staged is None:
+            return
         inputs.check_unchanged()
         for name in names:
-            made = provenance.section_record(
-                settings[name], inputs.found, sections.frame_of(scene), images=len(settings[name]["stems"])
-            )
+            made = provenance.section_record(settings[name], inputs.found, scene, images=len(settings[name]["stems"]))
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         sections.write_split_record(staged[record.name], parts)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
     _warn_of_views_around_held_out(scene_dir, parts)
+    check_written([scene_dir / name for name in names])
+
+
+def refuse_test_photos_in_orthophoto(ortho: Path | list[Path], parts: dict[str, list[str]]) -> None:
+    """Raises ValueError when an orthophoto says that it was made of photos that are for testing."""
+    test = set(parts.get("test", ()))
+    for path in ortho if isinstance(ortho, list) else [ortho]:
+        both = sorted(test & photos_in(path))
+        if both:
+            raise ValueError(
+                f"orthophoto {path} holds pixels of {len(both)} test photos (such as {both[0]}): make it again without "
+                "them (python -m datagen from_photos), or keep the split that it was made with"
+            )
 
 
 def _warn_of_views_around_held_out(scene_dir: Path, parts: dict[str, list[str]]) -> None:
@@ -88,25 +110,15 @@ def _warn_of_views_around_held_out(scene_dir: Path, parts: dict[str, list[str]])
             )  # fmt: skip
 
 
-def photo_folder(args: argparse.Namespace) -> Path:
-    """The photos' folder; NotADirectoryError when it is none."""
-    if args.photos is None and args.cameras is None:
-        raise ValueError("--colmap needs --photos, the folder of the photos")
-    folder = args.photos if args.photos is not None else args.cameras.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"photo folder {folder}: no such folder")
-    return folder
-
-
-def _write_pair(
-    staged: sections.Staged, part: str, camera: Camera, path: Path, renderer: Renderer, shorter_side: int
-) -> None:
+def _write_pair(source: spread.SceneSource, shorter_side: int, folder: Path, item: tuple[Camera, str, Path]) -> None:
+    """Writes a photo and its render, both with the render's labels, into the two sections of its part."""
+    camera, part, path = item
     photo_HW3, pinhole = photos.undistorted(photos.read_photo(path, camera), camera)
     stored = photos.resized_camera(pinhole, shorter_side)
-    view = renderer.render(stored.world_from_cam_44, stored.K_33, stored.width, stored.height)
+    view = source.renderer.render(stored.world_from_cam_44, stored.K_33, stored.width, stored.height)
     real = replace(view, rgb_HW3=photos.area_resized(photo_HW3, stored.width, stored.height))
-    sections.write_sample(staged[f"{part}_drone_sim"], stored, view)
-    sections.write_sample(staged[f"{part}_drone_real"], stored, real)
+    sections.write_sample(folder / f"{part}_drone_sim", stored, view)
+    sections.write_sample(folder / f"{part}_drone_real", stored, real)
 
 
 def _split(args: argparse.Namespace, record: Path, cameras: list[Camera]) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ def find_photos(folder: Path, cameras: list[Camera]) -> dict[str, Path]:
     Raises:
         FileNotFoundError: one is not there. ValueError: two cameras have one photo.
     """
-    paths = {camera.stem: _find_photo(folder, camera.file) for camera in cameras}
+    paths = {camera.stem: find_photo(folder, camera.file) for camera in cameras}
     owner: dict[Path, str] = {}
     for stem, path in paths.items():
         if path in owner:
@@ -33,7 +33,8 @@ def find_photos(folder: Path, cameras: list[Camera]) -> dict[str, Path]:
     return paths
 
 
-def _find_photo(folder: Path, file: str) -> Path:
+def find_photo(folder: Path, file: str) -> Path:
+    """A photo as its file is named below the folder, or by the bare name in it; FileNotFoundError when it is not there."""
     for path in (folder / file, folder / Path(file).name):
         if path.is_file():
             return path

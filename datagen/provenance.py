@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 
 from datagen import sections
 from datagen.cameras import Camera, read_json
+from datagen.scene import GeoScene
 from records import fingerprint
 from records.files import plain
 
@@ -28,9 +29,11 @@ log = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
 # Options that change nothing in a section: how it is made, where it goes, and what is recorded as an input instead.
-_WITHOUT_EFFECT = {"run", "command", "workers", "overwrite", "resume", "output_dir", "scene", "split", "origin"}
+_WITHOUT_EFFECT = {
+    "run", "command", "workers", "scheduler", "shard", "overwrite", "resume", "output_dir", "scene", "split", "origin",
+}  # fmt: skip
 _RASTERS = ("surface", "ortho", "landcover")
-_CAMERAS = ("cameras", "colmap", "around", "poses")
+_CAMERAS = ("cameras", "colmap", "nerfstudio", "odm", "geo_txt", "around", "poses", "flight")
 _OTHER = {
     "surface": "another surface model",
     "ortho": "another orthophoto",
@@ -160,17 +163,19 @@ def settings_of(args: argparse.Namespace) -> dict:
     }
 
 
-def section_record(settings: Mapping[str, Any], inputs: Mapping[str, dict], frame: Mapping[str, Any], **counts: int) -> dict:
+def section_record(settings: Mapping[str, Any], inputs: Mapping[str, dict], scene: GeoScene, **counts: int) -> dict:
     """The record of a new section.
 
     Args:
-        frame: see `sections.frame_of`. counts: `images` and what else was counted.
+        scene: its frame and what was assumed about its geodata go on record. counts: `images` and what else was counted.
     """
+    assumed = scene.assumptions
     return {
         "version": RECORD_VERSION,
         "settings": plain(settings),
         "inputs": plain(inputs),
-        "frame": dict(frame),
+        "frame": sections.frame_of(scene),
+        "assumptions": None if assumed is None else plain(assumed.record()),
         **counts,
         "versions": _versions(),
     }

@@ -23,6 +23,8 @@ _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _INFRARED = ("nir", "infrared")
 # Cells around the part of a grid that a tile covers: its bounds in another CRS are approximate.
 MARGIN_CELLS = 2
+# Tiles of more cells are read in parts; more cells around a part for the same reason.
+_WHOLE_CELLS, _WINDOW_MARGIN = 4_000_000, 8
 
 
 @dataclass(frozen=True)
@@ -255,10 +257,12 @@ def _read_unmasked(
 def read_heights(tile: Tile, crs: CRS, grid: Grid, vertical: Vertical) -> tuple[np.ndarray, list[float]]:
     """Heights in metres, float32 [rows, cols], NaN where there is no surface, and the fill values nobody declared.
 
-    The whole tile is cleaned before it is resampled, so that no fill value leaks into its neighbours.
+    The whole tile, or of a large one the part that is needed, is cleaned before it is resampled, so that no fill value leaks
+    into its neighbours.
     """
     try:
-        heights, fills = _clean_heights(tile, vertical)
+        window = _needed(tile, crs, grid)
+        heights, fills = _clean_heights(tile, vertical, window)
     except RasterioError as error:
         raise ValueError(f"{tile}: cannot be read, is it truncated? ({error})") from error
     out = np.full((grid.rows, grid.cols), np.nan, np.float32)
@@ -268,7 +272,7 @@ def read_heights(tile: Tile, crs: CRS, grid: Grid, vertical: Vertical) -> tuple[
         reproject(
             heights,
             out,
-            src_transform=tile.dataset.transform,
+            src_transform=tile.dataset.window_transform(window),
             src_crs=tile.crs,
             src_nodata=np.nan,
             dst_transform=grid.transform,
@@ -278,23 +282,42 @@ def read_heights(tile: Tile, crs: CRS, grid: Grid, vertical: Vertical) -> tuple[
         )
         return out, fills
     row, column = offset
+    upright = heights[tile.flips]
+    # Where the part that was read begins in the upright tile.
+    flip_r, flip_c = tile.flips
+    row -= int(window.row_off if flip_r.step == 1 else tile.dataset.height - window.row_off - window.height)
+    column -= int(window.col_off if flip_c.step == 1 else tile.dataset.width - window.col_off - window.width)
     first_c, last_c = np.clip([column, column + grid.cols], 0, heights.shape[1])
     first_r, last_r = np.clip([row, row + grid.rows], 0, heights.shape[0])
-    upright = heights[tile.flips]
     out[first_r - row : last_r - row, first_c - column : last_c - column] = upright[first_r:last_r, first_c:last_c]
     return out, fills
 
 
-def _clean_heights(tile: Tile, vertical: Vertical) -> tuple[np.ndarray, list[float]]:
+def _needed(tile: Tile, crs: CRS, grid: Grid) -> Window:
+    """The part of a tile to read for a grid: all of it, but for large tiles."""
     dataset = tile.dataset
-    raw = dataset.read(1)
+    whole = Window(0, 0, dataset.width, dataset.height)
+    if dataset.width * dataset.height <= _WHOLE_CELLS:
+        return whole
+    bounds = grid.bounds if tile.crs == crs else transform_bounds(crs, tile.crs, *grid.bounds)
+    back = ~dataset.transform
+    columns, rows = zip(*(back @ (x, y) for x in bounds[::2] for y in bounds[1::2]), strict=True)
+    first_c, last_c = np.clip([min(columns) - _WINDOW_MARGIN, max(columns) + _WINDOW_MARGIN], 0, dataset.width)
+    first_r, last_r = np.clip([min(rows) - _WINDOW_MARGIN, max(rows) + _WINDOW_MARGIN], 0, dataset.height)
+    first_c, first_r, last_c, last_r = int(first_c), int(first_r), int(np.ceil(last_c)), int(np.ceil(last_r))
+    return Window(first_c, first_r, last_c - first_c, last_r - first_r) if last_c > first_c and last_r > first_r else whole
+
+
+def _clean_heights(tile: Tile, vertical: Vertical, window: Window) -> tuple[np.ndarray, list[float]]:
+    dataset = tile.dataset
+    raw = dataset.read(1, window=window)
     if np.iscomplexobj(raw):
         raise ValueError(f"{tile}: complex numbers are no heights")
     scale, offset = dataset.scales[0] * vertical.metres_per_unit, dataset.offsets[0] * vertical.metres_per_unit
     # In double precision, and with no warning for the ends of the number range that some files use as nodata.
     with np.errstate(over="ignore", invalid="ignore"):
         heights = (raw.astype(np.float64) * scale + offset).astype(np.float32)
-    missing, fills = nodata.missing_heights(raw, heights, dataset.read_masks(1) != 0, declared=tile.masked)
+    missing, fills = nodata.missing_heights(raw, heights, dataset.read_masks(1, window=window) != 0, declared=tile.masked)
     heights[missing] = np.nan
     return heights, fills
 
@@ -340,18 +363,21 @@ def colour_bands(tile: Tile) -> tuple[list[int], str]:
     return bands, "; ".join(remarks)
 
 
-def read_colour(tile: Tile, crs: CRS, grid: Grid, bands: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_colour(
+    tile: Tile, crs: CRS, grid: Grid, bands: list[int], *, collars: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colour uint8 [rows, cols, 3], valid [rows, cols], and which of the not valid pixels are a white collar.
 
     Args:
         bands: three, or one for grey (`colour_bands`).
+        collars: whether collars and black patches that no file declares are looked for; a part of a picture shows none.
     """
     # The VRT cannot hand out one band three times, nor bands in any order.
     stored = sorted(set(bands))
     values, valid = read_on_grid(tile, crs, grid, Resampling.cubic, stored)
     values = values[[stored.index(band) for band in bands]]
     colour = np.ascontiguousarray(np.broadcast_to(values, (3, grid.rows, grid.cols)).transpose(1, 2, 0))
-    if tile.masked:
+    if tile.masked or not collars:
         return colour, valid, np.zeros_like(valid)
     white = valid & nodata.white_collar(colour, valid)
     return colour, valid & ~white & ~nodata.black_patches(colour), white

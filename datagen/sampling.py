@@ -13,6 +13,8 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from datagen.cameras import Camera, read_json
+from datagen.flights import converted_with_north
+from datagen.mosaic import Mosaic
 from datagen.render import Renderer
 from datagen.scene import GeoScene
 from geometry.attitude import enu_from_camera
@@ -28,9 +30,25 @@ _TRIES_PER_VIEW = 50
 _MIN_TRIES = 500
 _RANGES = ("hRange", "yawRange", "pitchRange", "rollRange")
 HEIGHT_REFERENCES = ("ground", "ellipsoid")
+_WALK = ("nbSeq", "seqLen", "maxTransVel", "maxRotVel")
+# In published presets, the project's folder.
+_PROJECT = "PROJ_DIR/"
 
 # Poses [n, 4, 4] in the world frame; NaN where a draw cannot be placed (no ground under it).
 Proposal = Callable[[int, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class WalkLimits:
+    """Random walks instead of single views: their number and length, and the largest change from one view to the next.
+
+    Attributes: translation: x, y, z, metres. rotation: yaw, pitch, roll, degrees.
+    """
+
+    count: int
+    length: int
+    translation: tuple[float, float, float]
+    rotation: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -38,9 +56,11 @@ class Preset:
     """Ranges of a sampling preset; angles in degrees, heights in metres.
 
     Attributes:
+        count: views.
         horizontal: ranges of lon, lat (degrees, WGS 84) or x, y (metres in the scene's CRS), as `geographic` says.
         height_reference: 'ground' (above the surface model under the camera) or 'ellipsoid' (the vertical datum of the
             surface model).
+        height_file: a terrain model that heights are above, instead; nearest cell. walk: None: single views.
         yaw: clockwise from grid north. pitch: -90 looks straight down. roll: about the viewing axis.
     """
 
@@ -52,10 +72,14 @@ class Preset:
     yaw: tuple[float, float]
     pitch: tuple[float, float]
     roll: tuple[float, float]
+    height_file: Path | None = None
+    walk: WalkLimits | None = None
 
 
 def read_preset(path: Path) -> Preset:
-    """Reads a preset (JSON with nbImages, heightReference and the ranges).
+    """Reads a preset: JSON with nbImages (or nbSeq, seqLen and limits of random walks), heightReference and the ranges.
+
+    The published form says no heightReference: heights are then ellipsoidal, or above the terrain model `heightRef`.
 
     Raises:
         FileNotFoundError, ValueError: what is missing or wrong, by name.
@@ -67,19 +91,60 @@ def read_preset(path: Path) -> Preset:
     )
     if has_lonlat == has_xy:
         raise ValueError(f"preset {path}: give either lonRange and latRange or xRange and yRange")
-    known = {"nbImages", "heightReference", "lonRange", "latRange", "xRange", "yRange", *_RANGES}
+    known = {"nbImages", "heightReference", "heightRef", "lonRange", "latRange", "xRange", "yRange", *_RANGES, *_WALK}
     unknown = sorted(set(document) - known - {"name", "comment"})
     if unknown:
         raise ValueError(f"preset {path}: unknown entries {unknown}; known are {sorted(known)}")
-    reference = document.get("heightReference")
+    height_file = _height_file(document, path)
+    published = has_lonlat and "heightReference" not in document
+    reference = "ellipsoid" if published or height_file is not None else document.get("heightReference")
     if reference not in HEIGHT_REFERENCES:
         raise ValueError(f"preset {path}: heightReference is {reference!r}; choose from {list(HEIGHT_REFERENCES)}")
-    count = document.get("nbImages")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"preset {path}: nbImages must be a positive whole number, found {count!r}")
+    walk = _walk_limits(document, path)
+    count = _count(document, "nbImages", path) if walk is None else walk.count * walk.length
     names = ("lonRange", "latRange") if has_lonlat else ("xRange", "yRange")
     first, second, height, yaw, pitch, roll = (_range(document, name, path) for name in (*names, *_RANGES))
-    return Preset(count, has_lonlat, (first, second), height, reference, yaw, pitch, roll)
+    return Preset(count, has_lonlat, (first, second), height, reference, yaw, pitch, roll, height_file, walk)
+
+
+def _count(document: dict, name: str, path: Path) -> int:
+    count = document.get(name)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"preset {path}: {name} must be a positive whole number, found {count!r}")
+    return count
+
+
+def _height_file(document: dict, path: Path) -> Path | None:
+    """The terrain model of heightRef: as written, beside the preset, or below one of its folders for PROJ_DIR/."""
+    stated = document.get("heightRef")
+    if stated is None:
+        return None
+    if "heightReference" in document or not isinstance(stated, str) or not stated:
+        raise ValueError(f"preset {path}: heightRef is the path of a terrain model, and stands instead of heightReference")
+    inside = stated.removeprefix(_PROJECT)
+    folders = path.resolve().parents if stated.startswith(_PROJECT) else [Path(), path.parent]
+    found = next((folder / inside for folder in folders if (folder / inside).is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"preset {path}: heightRef {stated}: no such file, looked in {', '.join(map(str, folders))}")
+    return found
+
+
+def _walk_limits(document: dict, path: Path) -> WalkLimits | None:
+    given = [name for name in _WALK if name in document]
+    if not given:
+        return None
+    if "nbImages" in document or len(given) < len(_WALK):
+        raise ValueError(f"preset {path}: random walks take {', '.join(_WALK)}, all of them, and no nbImages")
+    limits = []
+    for name in _WALK[2:]:
+        try:
+            values = tuple(float(value) for value in document[name])
+        except (TypeError, ValueError):
+            values = ()
+        if len(values) != 3 or not all(np.isfinite(value) and value > 0 for value in values):
+            raise ValueError(f"preset {path}: {name} must be three positive numbers, found {document[name]!r}")
+        limits.append(values)
+    return WalkLimits(_count(document, "nbSeq", path), _count(document, "seqLen", path), *limits)
 
 
 def _range(document: dict, name: str, path: Path) -> tuple[float, float]:
@@ -109,6 +174,8 @@ def preset_proposal(preset: Preset, scene: GeoScene) -> Proposal:
             assumed.vertical.datum,
         )
 
+    ground = ground_under(preset, scene)
+
     def propose(count: int, rng: np.random.Generator) -> np.ndarray:
         ranges = np.array([*preset.horizontal, preset.height, preset.yaw, preset.pitch, preset.roll])
         values = ranges[:, 0] + latin_hypercube(count, 6, rng) * (ranges[:, 1] - ranges[:, 0])
@@ -116,16 +183,48 @@ def preset_proposal(preset: Preset, scene: GeoScene) -> Proposal:
             x_N, y_N = scene.lonlat_to_world(values[:, 0], values[:, 1])
         else:
             x_N, y_N = values[:, 0] - scene.origin_xyz[0], values[:, 1] - scene.origin_xyz[1]
-        if preset.height_reference == "ground":
-            z_N = scene.height_at(x_N, y_N) + values[:, 2]
-        else:
-            z_N = values[:, 2] - scene.origin_xyz[2]
+        z_N = ground(x_N, y_N) + values[:, 2]
         poses_N44 = np.tile(np.eye(4), (count, 1, 1))
         poses_N44[:, :3, :3] = [enu_from_camera(*angles) for angles in values[:, 3:]]
         poses_N44[:, :3, 3] = np.stack((x_N, y_N, z_N), 1)
         return poses_N44
 
     return propose
+
+
+def ground_under(preset: Preset, scene: GeoScene) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """World height [N] that a preset's heights are above, at world x, y; NaN where it is not known."""
+    if preset.height_file is not None:
+        return _terrain(preset.height_file, scene)
+    if preset.height_reference == "ground":
+        return scene.height_at
+    return lambda x_N, y_N: np.full(len(x_N), -scene.origin_xyz[2])
+
+
+def _terrain(path: Path, scene: GeoScene) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Heights of a terrain model's nearest cells, whatever its CRS; its vertical datum must be the surface model's."""
+    with Mosaic.open(path, "heightRef") as mosaic:
+        mosaic = mosaic.in_frame(scene.crs)
+        crs, grid = mosaic.crs, mosaic.grid(mosaic.crs)
+        heights_rc, _ = mosaic.heights(crs, grid)
+        datum = mosaic.verticals(None)[0].datum
+    if scene.assumptions is not None and datum != scene.assumptions.vertical.datum:
+        log.warning(
+            "heights above heightRef (%s) are added to heights above %s as they stand",
+            datum or "datum not declared", scene.assumptions.vertical.datum or "an undeclared datum",
+        )  # fmt: skip
+
+    def ground(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+        xy_N2 = np.stack((np.asarray(x_N) + scene.origin_xyz[0], np.asarray(y_N) + scene.origin_xyz[1]), 1)
+        if crs != scene.crs:
+            xy_N2 = converted_with_north(xy_N2, scene.crs, crs)[0]
+        c_N, r_N = (np.floor(a).astype(int) for a in (grid.columns(xy_N2[:, 0]), grid.rows_of(xy_N2[:, 1])))
+        inside_N = (c_N >= 0) & (c_N < grid.cols) & (r_N >= 0) & (r_N < grid.rows)
+        z_N = np.full(len(xy_N2), np.nan)
+        z_N[inside_N] = heights_rc[r_N[inside_N], c_N[inside_N]]
+        return z_N - scene.origin_xyz[2]
+
+    return ground
 
 
 @dataclass(frozen=True)

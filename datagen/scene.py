@@ -27,8 +27,8 @@ _SKY_CODE = 0
 SURFACE_CODES = tuple(sorted(set(LAS_CODE_TO_CLASS) - {_SKY_CODE}))
 UNCLASSIFIED = 1
 # Beyond these the mesh or the pyramid takes more memory than a workstation has.
-_MAX_SURFACE_CELLS = 40_000_000
-_MAX_ORTHO_PIXELS = 2_000_000_000
+MAX_SURFACE_CELLS = 40_000_000
+MAX_ORTHO_PIXELS = 2_000_000_000
 # Labels are float32, whose steps grow with the coordinates: beyond the first it is said, beyond the second refused, metres.
 PRECISION_M = 0.01
 COARSEST_M = 0.1
@@ -109,8 +109,8 @@ class GeoScene:
         bare_crs = frames.declared(declared_crs) if declared_crs is not None else None
         layer = _read_surface(surface, bare_crs, height_unit)
         if origin_xyz is None:
-            origin_xyz = _default_origin(layer.grid, layer.heights_rc)
-        _check_precision(origin_xyz, layer.grid, layer.heights_rc)
+            origin_xyz = default_origin(layer.grid, layer.heights_rc)
+        check_precision(origin_xyz, layer.grid, layer.heights_rc)
         picture = _read_texture(ortho, bare_crs, layer)
         cover = None if landcover is None else _read_landcover(landcover, bare_crs, layer, landcover_codes or {})
         shift = (-origin_xyz[0], -origin_xyz[1])
@@ -182,13 +182,14 @@ class _Picture:
     tiles: int
 
 
-def _default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, float]:
+def default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, float]:
+    """The centre of a surface, rounded to 100 m."""
     left, bottom, right, top = grid.bounds
     centre = ((left + right) / 2, (bottom + top) / 2, float(np.nanmedian(heights_rc)))
     return tuple(float(np.round(v / ORIGIN_ROUNDING) * ORIGIN_ROUNDING) + 0.0 for v in centre)
 
 
-def _check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_rc: np.ndarray) -> None:
+def check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_rc: np.ndarray) -> None:
     """Says, or refuses by ValueError, that world coordinates are too large for exact float32 labels."""
     left, bottom, right, top = grid.bounds
     extremes = ((left, right), (bottom, top), (np.nanmin(heights_rc), np.nanmax(heights_rc)))
@@ -199,7 +200,7 @@ def _check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights
     message = (
         f"origin {list(origin_xyz)}: world coordinates reach {largest:,.0f} m, where float32 labels come in steps of "
         f"{step_m:.3g} m; choose an origin near the data (without --origin it is their centre, "
-        f"{list(_default_origin(grid, heights_rc))}) and add it again to what the network predicts"
+        f"{list(default_origin(grid, heights_rc))}) and add it again to what the network predicts"
     )
     if not step_m <= COARSEST_M:
         raise ValueError(message)
@@ -232,7 +233,7 @@ def _read_surface(sources: Sources, declared_crs: CRS | None, height_unit: str |
         frame = frames.working_frame(mosaic.crs, mosaic.centre_xy, str(mosaic))
         mosaic = mosaic.in_frame(frame.crs)
         grid = mosaic.grid(frame.crs)
-        _check_size(mosaic, grid, _MAX_SURFACE_CELLS)
+        _check_size(mosaic, grid, MAX_SURFACE_CELLS)
         if min(grid.rows, grid.cols) < 2:
             raise ValueError(f"{mosaic}: {grid.cols} x {grid.rows} cells make no surface")
         vertical = mosaic.verticals(height_unit)[0]
@@ -250,7 +251,7 @@ def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -
         mosaic = mosaic.in_frame(crs)
         _check_overlap(mosaic, layer)
         grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
-        _check_size(mosaic, grid, _MAX_ORTHO_PIXELS)
+        _check_size(mosaic, grid, MAX_ORTHO_PIXELS)
         colour_HW3, valid_HW, remarks = mosaic.colour(crs, grid)
         if not valid_HW.any():
             raise ValueError(f"{mosaic}: no valid pixel inside the surface model's extent")
@@ -265,6 +266,19 @@ def _read_landcover(sources: Sources, declared_crs: CRS | None, layer: _Surface,
         grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
         codes_rc, valid_rc = mosaic.codes(crs, grid)
         name = str(mosaic)
+    codes_rc = checked_codes(codes_rc, valid_rc, replacements, name)
+    share = layer.share(lambda x, y: LandCover(grid, valid_rc).at(x, y))
+    if share < 0.9:
+        log.warning("%s covers only %.0f %% of the surface; the rest is unclassified", name, 100 * share)
+    return LandCover(grid, codes_rc)
+
+
+def checked_codes(codes_rc: np.ndarray, valid_rc: np.ndarray, replacements: dict[int, int], name: str) -> np.ndarray:
+    """LAS codes uint8 with the replacements made, unclassified where not valid.
+
+    Raises:
+        ValueError: codes without a class.
+    """
     codes_rc[~valid_rc] = UNCLASSIFIED
     for code, replacement in replacements.items():
         codes_rc[codes_rc == code] = replacement
@@ -274,10 +288,7 @@ def _read_landcover(sources: Sources, declared_crs: CRS | None, layer: _Surface,
             f"{name}: LAS codes {unknown} have no class; known are {list(SURFACE_CODES)} "
             "(replace others with --landcover_codes, such as 5=3)"
         )
-    share = layer.share(lambda x, y: LandCover(grid, valid_rc).at(x, y))
-    if share < 0.9:
-        log.warning("%s covers only %.0f %% of the surface; the rest is unclassified", name, 100 * share)
-    return LandCover(grid, codes_rc.astype(np.uint8))
+    return codes_rc.astype(np.uint8)
 
 
 def _assumptions(layer: _Surface, picture: _Picture) -> Assumptions:

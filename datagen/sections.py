@@ -12,12 +12,13 @@ import logging
 import os
 import shutil
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,14 +86,14 @@ def calibration_text(K_33: np.ndarray, width: int, height: int) -> str:
 
 
 def for_each(
-    cameras: list[Camera],
-    work: Callable[[Camera], None],
+    cameras: Sequence[Any],
+    work: Callable[[Any], None],
     *,
     workers: int,
     description: str,
     postfix: dict | None = None,
 ) -> None:
-    """Runs work on every camera in threads, with a progress bar in images/s; the first failure stops the rest."""
+    """Runs work on every camera, or item, in threads, with a progress bar in images/s; the first failure stops the rest."""
     with (
         ThreadPoolExecutor(max_workers=max(1, workers)) as pool,
         tqdm(total=len(cameras), desc=description, unit="img") as bar,
@@ -143,7 +144,12 @@ class Staged:
     folder: Path
 
     def __getitem__(self, name: str) -> Path:
-        return self.folder / _NEW / name
+        return self.sections_dir / name
+
+    @property
+    def sections_dir(self) -> Path:
+        """The folder that holds all of them."""
+        return self.folder / _NEW
 
 
 @contextmanager
@@ -343,7 +349,7 @@ def check_split(parts: dict[str, list[str]], stems: list[str], source: str) -> N
         raise ValueError(f"{source}: unknown sections {unknown_parts}; choose from {list(SPLITS)}")
     listed = [stem for part in parts.values() for stem in part]
     problems = {
-        "listed twice": sorted({stem for stem in listed if listed.count(stem) > 1}),
+        "listed twice": sorted(stem for stem, count in Counter(listed).items() if count > 1),
         "not in the data": sorted(set(listed) - set(stems)),
         "in no part": sorted(set(stems) - set(listed)),
     }

@@ -121,7 +121,7 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
 def resized_shape(height_px: int, width_px: int, shorter_side_px: int) -> tuple[int, int]:
     """Height and width after scaling the shorter side to `shorter_side_px`."""
     scale = shorter_side_px / min(height_px, width_px)
-    return max(1, round(height_px * scale)), max(1, round(width_px * scale))
+    return round(height_px * scale), round(width_px * scale)
 
 
 def resize_image(image_HW3: np.ndarray, height_px: int, width_px: int) -> np.ndarray:

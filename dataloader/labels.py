@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from geometry.cameras import intrinsics_matrix
+from geometry.cameras import intrinsics_matrix, resize_intrinsics
 from geometry.grid import NODATA, STRIDES, grid_size
 from geometry.poses import check_pose
+from records.tensors import first_line, load_tensors
 from tasks import LAS_CODE_TO_CLASS, Task
+
+# Photos and the labels' image are of one shape when their ratios of sides differ by less.
+_SAME_SHAPE = 0.01
+_MIN_LABEL_IMAGE_PX = 48
 
 
 def _read_numbers(path: Path, kind: str) -> np.ndarray:
@@ -84,15 +89,59 @@ def label_stride(path: Path, map_Chw: torch.Tensor, height_px: int, width_px: in
     )
 
 
-def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True)
+class LabelCamera:
+    """The image that a label was made for. Attributes: K_33, height_px, width_px: of it; stride: its pixels per cell."""
+
+    K_33: torch.Tensor
+    height_px: int
+    width_px: int
+    stride: int
+
+
+def label_camera(
+    path: Path, map_Chw: torch.Tensor, height_px: int, width_px: int, task: Task, K_33: torch.Tensor
+) -> LabelCamera:
+    """The image that a label was made for, given the size and intrinsics of its photo as stored.
+
+    It is the photo itself unless that is larger than the labels' image and of the same shape (the benchmark may pair
+    larger photos with the labels of 720 x 480 px renders).
+
+    Raises:
+        ValueError: the label's shape fits neither; names the file.
+    """
     try:
-        label = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"label file not found: {path}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"cannot read label file {path}: {str(error).splitlines()[0]}") from None
+        return LabelCamera(K_33, height_px, width_px, label_stride(path, map_Chw, height_px, width_px, task))
+    except ValueError:
+        stride = task.stride(fullsize=task.fullsize_only)
+        height, width = (stride * cells for cells in map_Chw.shape[1:])
+        scale_x, scale_y = width / width_px, height / height_px
+        if max(scale_x, scale_y) >= 1 or abs(scale_x / scale_y - 1) > _SAME_SHAPE or height < _MIN_LABEL_IMAGE_PX:
+            raise
+        return LabelCamera(resize_intrinsics(K_33, scale_x, scale_y), height, width, stride)
+
+
+def stored_map(path: Path) -> torch.Tensor:
+    """The tensor in a label file, as stored; ValueError or FileNotFoundError names the file."""
+    label = load_tensors(path, "label file")
     if not isinstance(label, torch.Tensor):
         raise ValueError(f"label file {path} holds a {type(label).__name__}, not a tensor")
+    return label
+
+
+def stored_classes(path: Path) -> np.ndarray:
+    """The array of class codes in a label file, as stored; ValueError or FileNotFoundError names the file."""
+    try:
+        with path.open("rb") as file:  # np.load would take archives and pickles for arrays too
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"label file not found: {path}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"label file {path} cannot be read: {first_line(error)}") from None
+
+
+def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    label = stored_map(path)
     if task.label_channels == 0 and label.ndim == 2:
         label = label[None]
     expected = max(task.label_channels, 1)
@@ -104,12 +153,7 @@ def _read_map(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _read_classes(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    try:
-        codes_HW = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"label file not found: {path}") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"cannot read label file {path}: {error}") from None
+    codes_HW = stored_classes(path)
     if codes_HW.ndim != 2:
         raise ValueError(f"label file {path} must have shape [H, W], found {list(codes_HW.shape)}")
     table = np.full(256, 255, np.uint8)

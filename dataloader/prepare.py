@@ -49,8 +49,8 @@ class RawViews:
 
     @property
     def padded(self) -> bool:
-        """Whether the images differ in size."""
-        return len(set(self.sizes)) > 1
+        """Whether an image is smaller than the batch."""
+        return any(size != tuple(self.images_BHW3.shape[1:3]) for size in self.sizes)
 
     def pin_memory(self: R) -> R:
         return self._with_maps(torch.Tensor.pin_memory)
@@ -82,6 +82,12 @@ class RawBatch(RawViews):
     K_label_B33: torch.Tensor
     stride: int
     indices: tuple[int, ...]
+
+    def padded_to(self, H: int, W: int, h: int, w: int) -> RawBatch:
+        """With images of at least H x W pixels and labels of at least h x w cells."""
+        images_BHW3 = F.pad(self.images_BHW3, (0, 0, 0, W - self.images_BHW3.shape[2], 0, H - self.images_BHW3.shape[1]))
+        maps_BChw, valid_B1hw = _padded(self.maps_BChw, h, w), _padded(self.valid_B1hw, h, w)
+        return dataclasses.replace(self, images_BHW3=images_BHW3, maps_BChw=maps_BChw, valid_B1hw=valid_B1hw)
 
     _MAPS = ("images_BHW3", "maps_BChw", "valid_B1hw")
 
@@ -129,8 +135,8 @@ def _stacked(views: Sequence[View]) -> dict:
     }
 
 
-def _padded(tensor_Chw: torch.Tensor, h: int, w: int) -> torch.Tensor:
-    return F.pad(tensor_Chw, (0, w - tensor_Chw.shape[2], 0, h - tensor_Chw.shape[1]))
+def _padded(tensor_hw: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    return F.pad(tensor_hw, (0, w - tensor_hw.shape[-1], 0, h - tensor_hw.shape[-2]))
 
 
 def prepare_views(raw: RawViews, preprocessing: Preprocessing) -> Views:

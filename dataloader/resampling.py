@@ -169,4 +169,4 @@ def _depth_at(depth_B1hw: torch.Tensor, valid_B1hw: torch.Tensor, grid_Ghw2: tor
     linear = sample(torch.cat((inverse, valid_B1hw.float()), 1), grid_Ghw2, "bilinear")
     interpolate = (nearest[:, 1:] > 0.5) & (linear[:, 1:] > 0.999)
     inverse = torch.where(interpolate, linear[:, :1], nearest[:, :1])
-    return torch.where(inverse > 0, 1 / inverse.clamp(min=1e-9), 0.0)
+    return torch.where(inverse > 0, 1 / inverse, 0.0)

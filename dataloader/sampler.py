@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -26,6 +26,7 @@ class RunBatchSampler(Sampler[list[int]]):
             of them first yields what is left of that batch.
         real_share: None: every sample once an epoch, shuffled. Otherwise the share of real photos among the drawn ones:
             few photos are repeated, many synthetic images are sub-sampled evenly over the epochs.
+        share: the part of a batch that is to be yielded, where several processes divide it; default: all of it.
     Raises:
         ValueError: an argument is out of range.
     """
@@ -39,6 +40,7 @@ class RunBatchSampler(Sampler[list[int]]):
         epochs: int,
         start_images: int = 0,
         real_share: float | None = None,
+        share: Callable[[Sequence[int]], list[int]] = list,
     ):
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, got {batch_size}")
@@ -53,7 +55,7 @@ class RunBatchSampler(Sampler[list[int]]):
                 raise ValueError("a real share needs both real and synthetic training sections")
         self._is_real_N = torch.tensor(is_real)
         self._batch_size, self._seed, self._real_share = batch_size, seed, real_share
-        self._epochs, self._start_images = epochs, start_images
+        self._epochs, self._start_images, self._share = epochs, start_images, share
 
     @property
     def images_per_epoch(self) -> int:
@@ -72,7 +74,7 @@ class RunBatchSampler(Sampler[list[int]]):
             for start in range(0, len(draws), self._batch_size):
                 batch = draws[max(start, first_image) : start + self._batch_size]
                 if batch:
-                    yield batch
+                    yield self._share(batch)
             first_image = 0
 
     def order_of(self, epoch: int) -> list[int]:

@@ -96,7 +96,7 @@ def measure(section_dirs: Sequence[Path]) -> SceneStatistics:
 def _summary(
     coord_3N: torch.Tensor, depths: list[torch.Tensor], normals: list[torch.Tensor], colours: list[torch.Tensor]
 ) -> SceneStatistics:
-    depth_N = torch.cat(depths, 1)[0] if depths else torch.ones(1, dtype=torch.float64)
+    depth_1N = torch.cat(depths, 1) if depths else torch.ones(1, 1, dtype=torch.float64)
     normal_3 = torch.cat(normals, 1).mean(1) if normals else torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
     colour_3N = torch.cat(colours, 1) if colours else torch.full((3, 2), 0.5, dtype=torch.float64)
     grey_1N = torch.tensor([LUMA], dtype=torch.float64) @ colour_3N
@@ -104,8 +104,8 @@ def _summary(
     return SceneStatistics(
         mean_coord=tuple(mean_coord_3.tolist()),
         coord_spread=float((coord_3N - mean_coord_3[:, None]).square().mean().sqrt()),
-        mean_depth=float(depth_N.mean()),
-        depth_spread=float(depth_N.std(correction=0)),
+        mean_depth=float(depth_1N.mean()),
+        depth_spread=float(depth_1N.std(correction=0)),
         mean_normal=tuple(angles_from_normal(normal_3[None, :, None]).flatten().tolist()),
         rgb_mean=tuple(colour_3N.mean(1).tolist()),
         rgb_std=_std(colour_3N),

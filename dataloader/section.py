@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from dataloader.cache import SampleCache
 from dataloader.images import decode_image, resize_image, resized_shape
-from dataloader.labels import label_stride, read_calibration, read_label, read_pose
+from dataloader.labels import label_camera
+from dataloader.packed import PackedSection, open_packed, read_stored
 from geometry.cameras import resize_intrinsics
 from tasks import task_named
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _MAX_NAMED = 5
 _MIN_IMAGE_HEIGHT = 16
-# Samples kept in memory may take this much; what comes after is decoded each time.
-_CACHE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class View:
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of a photo, on the grid of the image as stored.
+    """What is known of a photo, on the grid of the image that the label was made for: the one stored, or a smaller one.
 
     Attributes:
         map_Chw: [C, h, w] float32; [1, H, W] uint8 class indices for semantics.
         valid_1hw: bool [1, h, w].
         world_from_cam_44: float64 camera-to-world pose, metres.
-        K_33: float64 intrinsics of the stored image, pixels.
-        stride: pixels of the stored image per cell, 8 or 1.
+        K_33: float64 intrinsics of that image, pixels.
+        stride: pixels of that image per cell, 8 or 1.
     """
 
     map_Chw: torch.Tensor
@@ -74,11 +74,6 @@ class Sample:
     def image_HW3(self) -> np.ndarray:
         """The view's picture, uint8 RGB."""
         return self.view.image_HW3
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return self.view.image_HW3.nbytes + self.label.map_Chw.nbytes + self.label.valid_1hw.nbytes
 
 
 @dataclass(frozen=True)
@@ -130,14 +125,20 @@ class SectionDataset(Dataset):
         image_height: shorter side after loading, pixels.
         stride: pixels per cell of the predictions that the labels are for; labels that are too coarse are refused when
             read. None: labels of either stride.
-        cache: keep decoded samples in memory, up to 4 GiB (for training without loader processes).
+        cache_bytes: memory for decoded samples, which loader processes share; those that do not fit are decoded each time.
     Raises:
         FileNotFoundError: a section or the counterpart of a file is missing; all problems are in the message.
         ValueError: unknown task, an empty section, or two files of one stem.
     """
 
     def __init__(
-        self, section_dirs: Sequence[Path], task: str, image_height: int, *, stride: int | None = None, cache: bool = False
+        self,
+        section_dirs: Sequence[Path],
+        task: str,
+        image_height: int,
+        *,
+        stride: int | None = None,
+        cache_bytes: int = 0,
     ):
         self.task = task_named(task)
         _check_height(image_height)
@@ -146,13 +147,14 @@ class SectionDataset(Dataset):
         self.image_height, self.stride = image_height, stride
         self.files: list[SampleFiles] = []
         self.section_of: list[str] = []
+        self._packs: dict[Path, PackedSection | None] = {}
         for section_dir in section_dirs:
             paired = _pair_by_stem(Path(section_dir), self.task.label_folder, self.task.label_suffix)
             self.files += paired
+            self._packs[Path(section_dir)] = open_packed(section_dir)
             self.section_of += [Path(section_dir).name] * len(paired)
         self.stems = [f"{section}/{files.image.stem}" for section, files in zip(self.section_of, self.files)]
-        self._cache: dict[int, tuple[View, Label]] | None = {} if cache else None
-        self._cached_bytes = 0
+        self.cache = SampleCache(len(self.files), cache_bytes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -162,13 +164,13 @@ class SectionDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         position = index % len(self)
-        if self._cache is not None and position in self._cache:
-            return Sample(*self._cache[position], index)
-        sample = Sample(*self._load(position), index)
-        if self._cache is not None and self._cached_bytes + sample.nbytes <= _CACHE_BYTES:
-            self._cache[position] = sample.view, sample.label
-            self._cached_bytes += sample.nbytes
-        return sample
+        arrays = self.cache.get(position)
+        if arrays is None:
+            view, label = self._load(position)
+            self.cache.put(position, _arrays_of(view, label))
+        else:
+            view, label = _from_arrays(self.stems[position], arrays)
+        return Sample(view, label, index)
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         """Samples of a batch; decoded on all cores, unless this is one of several loader processes."""
@@ -179,15 +181,30 @@ class SectionDataset(Dataset):
 
     def _load(self, position: int) -> tuple[View, Label]:
         files = self.files[position]
-        stored_HW3 = decode_image(files.image)
-        H, W = stored_HW3.shape[:2]
-        K_33 = read_calibration(files.calibration, H, W)
-        map_Chw, valid_1hw = read_label(files.label, self.task)
-        stored_stride = label_stride(files.label, map_Chw, H, W, self.task)
-        if self.stride is not None and stored_stride > self.task.stride(self.stride == 1):
-            raise ValueError(f"label file {files.label} {too_coarse(stored_stride)}")
-        label = Label(map_Chw, valid_1hw, read_pose(files.pose), K_33, stored_stride)
-        return view_of(stored_HW3, K_33, self.image_height, self.stems[position]), label
+        pack = self._packs[files.image.parent.parent]
+        if pack is not None:
+            stored = pack.read(files.image.stem, self.task)
+        else:
+            stored = read_stored(files.image, files.pose, files.calibration, files.label, self.task)
+        H, W = stored.image_HW3.shape[:2]
+        camera = label_camera(files.label, stored.map_Chw, H, W, self.task, stored.K_33)
+        if self.stride is not None and camera.stride > self.task.stride(self.stride == 1):
+            raise ValueError(f"label file {files.label} {too_coarse(camera.stride)}")
+        label = Label(stored.map_Chw, stored.valid_1hw, stored.world_from_cam_44, camera.K_33, camera.stride)
+        return view_of(stored.image_HW3, stored.K_33, self.image_height, self.stems[position]), label
+
+
+def _arrays_of(view: View, label: Label) -> list[np.ndarray]:
+    """All of a sample but its stem."""
+    tensors = (view.K_33, label.map_Chw, label.valid_1hw, label.world_from_cam_44, label.K_33)
+    return [view.image_HW3, *(tensor.numpy() for tensor in tensors), np.array([label.stride])]
+
+
+def _from_arrays(stem: str, arrays: Sequence[np.ndarray]) -> tuple[View, Label]:
+    """What `_arrays_of` took apart."""
+    image_HW3, *others, stride_1 = arrays
+    K_33, map_Chw, valid_1hw, world_from_cam_44, K_label_33 = map(torch.from_numpy, others)
+    return View(image_HW3, K_33, stem), Label(map_Chw, valid_1hw, world_from_cam_44, K_label_33, int(stride_1[0]))
 
 
 def too_coarse(stored_stride: int) -> str:

@@ -9,7 +9,15 @@ from evaluation.options import EvaluationOptions
 from runs.record import record_of
 from runs.search import Run, RunFilter, find_runs, iteration_of, run_in
 
-NAME_RULE = "weights are named model*.net or contain ckpt_ or crossloc, and end in .net"
+NAME_RULE = "weights are named model*.net or contain ckpt_ or crossloc, and end in .net (or .safetensors)"
+# What published names say of the number of encoders; the first that occurs counts.
+_NAMED_ENCODERS = (
+    ("crossloc_se", 4),
+    ("crossloc", 3),
+    ("-decoder_coord_free_depth_normal_semantics-senc-", 4),
+    ("-decoder_coord_free_depth_normal-senc-", 3),
+    ("-decoder_coord_free_semantics-senc-", 2),
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,9 @@ def _searched(options: EvaluationOptions) -> tuple[list[Weights], Path]:
     of_session = [run for run in runs if _has_session(run, options.session)]
     if not of_session:
         raise FileNotFoundError(f"no run in {place} is of {_described(options.criteria, options.session)}")
-    return [Weights(file, run) for run in of_session for file in weights_in(run.folder)], place
+    # Exported weights have their record beside them, not their folder's.
+    found = [(file, run) for run in of_session for file in weights_in(run.folder)]
+    return [Weights(file, run_of(file) if run.record is None else run) for file, run in found], place
 
 
 def _runs_directly_in(folder: Path, criteria: RunFilter) -> list[Run]:
@@ -147,10 +157,18 @@ def _described(criteria: RunFilter, session: str) -> str:
 
 
 def _has_weights_name(name: str) -> bool:
-    return name.endswith(".net") and (name.startswith("model") or "ckpt_" in name or "crossloc" in name)
+    return name.endswith((".net", ".safetensors")) and (name.startswith("model") or "ckpt_" in name or "crossloc" in name)
+
+
+def named_encoders(weights: Path) -> int | None:
+    """The number of encoders that a published name stands for; None: it says nothing. What counts is in the file."""
+    return next((number for mark, number in _NAMED_ENCODERS if mark in weights.name), None)
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The numbered checkpoints of a folder by iteration, then its model.net; either may lie elsewhere, as published."""
+    """The numbered checkpoints of a folder by iteration, then its model.net (else model.safetensors), then files that are
+    named crossloc as published; model.net and checkpoints may lie in different folders."""
     numbered = [path for path in folder.glob("ckpt_iter*.net") if iteration_of(path) is not None]
-    return sorted(numbered, key=lambda path: iteration_of(path) or 0) + [p for p in [folder / "model.net"] if p.is_file()]
+    latest = [path for path in (folder / "model.net", folder / "model.safetensors") if path.is_file()][:1]
+    fused = sorted(p for p in folder.glob("*crossloc*") if _has_weights_name(p.name) and p not in (*numbered, *latest))
+    return sorted(numbered, key=lambda path: iteration_of(path) or 0) + latest + fused

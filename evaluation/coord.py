@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,9 @@ from evaluation.refining import RefinedPose, RefinedSummary, refined_summary
 from geometry.grid import NODATA
 from geometry.poses import pose_error
 from localization.solving import EstimatedPose, SolverOptions, solve_poses
+
+# How far the solver may fall behind the network: memory for that many predicted batches.
+_BATCHES_WAITING = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class CoordResult:
         sigma_hw: predicted standard deviation, metres, or None.
         pose: the estimate; `pose_true_44` the truth, camera-to-world.
         translation_m, rotation_deg: pose errors, infinite without a pose.
+        network: which of several networks it is of.
+        K_33: intrinsics of `image_HW3`, pixels.
         refined: what the map made of the pose, where it was asked.
     """
 
@@ -40,6 +47,8 @@ class CoordResult:
     pose_true_44: np.ndarray
     translation_m: float
     rotation_deg: float
+    network: int = 0
+    K_33: np.ndarray | None = None
     refined: RefinedPose | None = None
 
     @property
@@ -94,29 +103,43 @@ class CoordResult:
 
 
 def coord_results(predictions: Iterable[Prediction], options: SolverOptions) -> Iterator[CoordResult]:
-    """Solves every image of the predictions on the network's own grid, in order."""
-    for prediction in predictions:
-        batch = prediction.batch
-        poses = solve_poses(
-            prediction.prediction_BChw, prediction.sigma_B1hw, batch.K_B33, options, stride=prediction.stride
+    """Solves every image of the predictions on the network's own grid, in order, beside the network's next batches."""
+
+    def solved(prediction: Prediction) -> list[EstimatedPose]:
+        coords_B3hw, sigma_B1hw = prediction.prediction_BChw, prediction.sigma_B1hw
+        return solve_poses(coords_B3hw, sigma_B1hw, prediction.batch.K_B33, options, stride=prediction.stride)
+
+    waiting: deque[tuple[Prediction, Future[list[EstimatedPose]]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="solver") as solver:
+        for prediction in predictions:
+            waiting.append((prediction, solver.submit(solved, prediction)))
+            if len(waiting) > _BATCHES_WAITING:
+                yield from _results_of(*waiting.popleft())
+        while waiting:
+            yield from _results_of(*waiting.popleft())
+
+
+def _results_of(prediction: Prediction, solution: Future[list[EstimatedPose]]) -> Iterator[CoordResult]:
+    batch, poses = prediction.batch, solution.result()
+    coords_B3hw = prediction.at_labels(prediction.prediction_BChw).cpu().numpy()
+    sigma_B1hw = None if prediction.sigma_B1hw is None else prediction.at_labels(prediction.sigma_B1hw).cpu().numpy()
+    for index, pose in enumerate(poses):
+        true_44 = batch.world_from_cam_B44[index].double().cpu()
+        errors = pose_error(torch.from_numpy(pose.world_from_cam_44), true_44)
+        yield CoordResult(
+            stem=batch.stems[index],
+            image_HW3=prediction.images_BHW3[index],
+            coord_pred_3hw=coords_B3hw[index],
+            coord_true_3hw=batch.labels_BChw[index].cpu().numpy(),
+            valid_hw=batch.valid_B1hw[index, 0].cpu().numpy(),
+            sigma_hw=None if sigma_B1hw is None else sigma_B1hw[index, 0],
+            pose=pose,
+            pose_true_44=true_44.numpy(),
+            translation_m=errors[0] if pose.success else float("inf"),
+            rotation_deg=errors[1] if pose.success else float("inf"),
+            network=prediction.network,
+            K_33=batch.K_B33[index].double().cpu().numpy(),
         )
-        coords_B3hw = prediction.at_labels(prediction.prediction_BChw).cpu().numpy()
-        sigma_B1hw = None if prediction.sigma_B1hw is None else prediction.at_labels(prediction.sigma_B1hw).cpu().numpy()
-        for index, pose in enumerate(poses):
-            true_44 = batch.world_from_cam_B44[index].double().cpu()
-            errors = pose_error(torch.from_numpy(pose.world_from_cam_44), true_44)
-            yield CoordResult(
-                stem=batch.stems[index],
-                image_HW3=prediction.images_BHW3[index],
-                coord_pred_3hw=coords_B3hw[index],
-                coord_true_3hw=batch.labels_BChw[index].cpu().numpy(),
-                valid_hw=batch.valid_B1hw[index, 0].cpu().numpy(),
-                sigma_hw=None if sigma_B1hw is None else sigma_B1hw[index, 0],
-                pose=pose,
-                pose_true_44=true_44.numpy(),
-                translation_m=errors[0] if pose.success else float("inf"),
-                rotation_deg=errors[1] if pose.success else float("inf"),
-            )
 
 
 class CoordFigures:

@@ -35,6 +35,7 @@ def dense_results(predictions: Iterable[Prediction], task: str) -> Iterator[Dens
                 truth=truth[index],
                 valid_hw=batch.valid_B1hw[index, 0].cpu().numpy(),
                 sigma_hw=None if sigma_B1hw is None else sigma_B1hw[index, 0],
+                network=prediction.network,
             )
 
 

@@ -28,6 +28,7 @@ class DenseResult:
         prediction, truth: depth [h, w] in metres, unit normals [3, h, w], or class indices [H, W].
         valid_hw: where the truth means something.
         sigma_hw: predicted standard deviation or None.
+        network: which of several networks it is of.
     """
 
     stem: str
@@ -36,6 +37,7 @@ class DenseResult:
     truth: np.ndarray
     valid_hw: np.ndarray
     sigma_hw: np.ndarray | None
+    network: int = 0
 
     def arrays(self, task: str) -> dict[str, np.ndarray]:
         """What --save_pred keeps: <task>_pred, <task>_gt, valid and, with an uncertainty, <task>_unc."""

@@ -96,7 +96,7 @@ class EvaluationOptions:
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
-    surface: tuple[Path, ...] = option((), decides=False, metavar="DSM", help="surface model of the map")
+    surface: tuple[Path, ...] = option((), decides=False, metavar="DSM", help="surface model of the map; for --report, too")
     ortho: tuple[Path, ...] = option((), decides=False, metavar="ORTHO", help="orthophoto, with --surface")
 
     plot: bool = option(
@@ -109,6 +109,25 @@ class EvaluationOptions:
         metavar="PICTURE",
         help="one picture of the whole: predictions, errors, track (one weights file and section, coord)",
     )
+    report: Path | None = option(
+        None,
+        decides=False,
+        metavar="HTML",
+        help="one self-contained page: a panel per image, the map, distributions, the worst ten (one weights file and "
+        "section, coord)",
+    )
+    calibrate: bool = option(
+        False,
+        decides=False,
+        help="learn from this section (of validation) how far answers can be believed; kept beside the weights",
+    )
+    error_bound: float | None = option(
+        None,
+        check=positive,
+        decides=False,
+        metavar="M",
+        help="with --calibrate: what a verdict promises, metres; default: 5 % of the section's distance to the ground",
+    )
     resume: bool = option(False, decides=False, help="skip what was evaluated already: same weights, section and settings")
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:1, ...")
 
@@ -117,7 +136,7 @@ class EvaluationOptions:
     @property
     def refines(self) -> bool:
         """Whether poses are refined by the map."""
-        return bool(self.surface) and self.refine != "off"
+        return self.task == "coord" and bool(self.surface) and self.refine != "off"
 
     @property
     def scene_dir(self) -> Path:
@@ -193,6 +212,12 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
     options = options_from(EvaluationOptions, args, search_dir=args.search_dir)
     if options.overview is not None and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--overview draws one section of the coord task")
+    if options.report is not None and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--report shows one section of the coord task")
+    if options.calibrate and (options.task != "coord" or len(options.section) != 1):
+        raise ValueError("--calibrate learns from one section of the coord task")
+    if options.calibrate and options.section[0].startswith("test"):
+        raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
     if bool(options.surface) != bool(options.ortho):
         raise ValueError("--surface and --ortho go together")
     if options.refine == "ncc" and not options.surface:

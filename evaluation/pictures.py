@@ -29,9 +29,9 @@ def figure(width_in: float, height_in: float):
 
 
 def save_figure(made, path: Path, *, dpi: int = 100) -> None:
-    """Writes a PNG; the file appears complete or not at all."""
+    """Writes a picture of the kind that its name ends in; it appears complete or not at all."""
     with replacing(path) as temporary:
-        made.savefig(temporary, format="png", dpi=dpi)
+        made.savefig(temporary, format=path.suffix.removeprefix("."), dpi=dpi)
 
 
 def coordinate_colours(coords_3hw: np.ndarray, valid_hw: np.ndarray, low_3: np.ndarray, high_3: np.ndarray) -> np.ndarray:

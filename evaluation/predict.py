@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ class Prediction:
         images_BHW3: uint8 RGB images before normalisation, for pictures.
         prediction_BChw, sigma_B1hw: the network's output, float32; no uncertainty: None.
         stride: pixels per cell of the network's output; the labels have their own (`batch.stride`).
+        network: which of several networks it is of, counted from 0.
     """
 
     batch: Batch
@@ -38,6 +39,7 @@ class Prediction:
     prediction_BChw: torch.Tensor
     sigma_B1hw: torch.Tensor | None
     stride: int
+    network: int = 0
 
     def at_labels(self, values_BChw: torch.Tensor) -> torch.Tensor:
         """A map of the network's grid at the centres of the labels' cells, [B, C, h, w] of the labels."""
@@ -71,26 +73,46 @@ def predictions(
     num_workers: int = 0,
     title: str = "evaluate",
 ) -> Iterator[Prediction]:
-    """Predictions in the order of the data set, with a progress bar.
+    """Predictions of one network; see `predictions_of_many`."""
+    return predictions_of_many(
+        [net], dataset, preprocessing, device=device, precision=precision, num_workers=num_workers, title=title
+    )
 
-    Images of different sizes never share a batch: padding would change the statistics that the network normalises by.
+
+def predictions_of_many(
+    nets: Sequence[nn.Module],
+    dataset: SectionDataset,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    precision: str = "float32",
+    num_workers: int = 0,
+    title: str = "evaluate",
+) -> Iterator[Prediction]:
+    """Predictions batch by batch, in the order of the data set, each batch by all networks; with a progress bar.
+
+    Photos are decoded and prepared once for all of them. Images of different sizes never share a batch: padding would change
+    the statistics that the network normalises by.
 
     Args:
-        net: with an `architecture`.
-        precision: of the network's arithmetic, see `autocast_for`.
+        nets: with an `architecture`, of one task and one size of predictions.
+        precision: of the networks' arithmetic, see `autocast_for`.
     """
-    forward = Forward(net, device, precision)
-    task = net.architecture.task
+    forwards = [Forward(net, device, precision) for net in nets]
+    task, stride = nets[0].architecture.task, forwards[0].stride
     loader = DataLoader(dataset, BATCH_SIZE, collate_fn=list, num_workers=num_workers)
-    with closing(forward), tqdm(total=len(dataset), desc=title, unit="img", dynamic_ncols=True) as bar:
+    with ExitStack() as ends, tqdm(total=len(nets) * len(dataset), desc=title, unit="img", dynamic_ncols=True) as bar:
+        for forward in forwards:
+            ends.callback(forward.close)
         for samples in loader:
             for _, group in itertools.groupby(samples, key=_shapes):
                 raw = collate(list(group))
                 with torch.inference_mode():
-                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(forward.stride, raw.stride))
-                prediction, sigma = forward(batch.images_B3HW)
-                yield Prediction(batch, raw.images_BHW3.numpy(), prediction, sigma, forward.stride)
-                bar.update(len(batch.stems))
+                    batch = prepare_for_evaluation(raw.to(device), preprocessing, task, max(stride, raw.stride))
+                for number, forward in enumerate(forwards):
+                    prediction, sigma = forward(batch.images_B3HW)
+                    yield Prediction(batch, raw.images_BHW3.numpy(), prediction, sigma, stride, number)
+                    bar.update(len(batch.stems))
 
 
 def _shapes(sample: Sample) -> tuple:

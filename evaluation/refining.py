@@ -89,7 +89,9 @@ def refined_results(
     results: Iterable[CoordResult], dataset: SectionDataset, geodata: Geodata, height: int
 ) -> Iterator[CoordResult]:
     """Refines every result in the photo as stored; a pose that does not exist stays so."""
-    for files, result in zip(dataset.files, results, strict=True):
+    files_of = dict(zip(dataset.stems, dataset.files, strict=True))
+    for result in results:
+        files = files_of[result.stem]
         photo_HW3 = decode_image(files.image)
         K_33 = read_calibration(files.calibration, *photo_HW3.shape[:2]).numpy()
         pose = result.pose

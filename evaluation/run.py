@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,17 @@ from torch import nn
 from dataloader.geometry_check import check_geometry
 from dataloader.preprocessing import DEFAULT_IMAGE_HEIGHT, Preprocessing
 from dataloader.section import SectionDataset
-from evaluation.checkpoints import Weights, find_weights
-from evaluation.coord import CoordFigures, coord_results
-from evaluation.dense import DenseFigures, dense_results
+from evaluation.checkpoints import Weights, find_weights, named_encoders
+from evaluation.coord import coord_results
+from evaluation.dense import dense_results
+from evaluation.gathered import Gathered
+from evaluation.html_report import write_html_report
 from evaluation.options import EvaluationOptions
 from evaluation.overview import draw_overview
-from evaluation.pictures import draw_prediction
-from evaluation.predict import predictions
+from evaluation.predict import predictions_of_many
 from evaluation.refining import open_map, refined_results
 from evaluation.reports import (
     Subject,
-    save_arrays,
-    section_file,
     was_evaluated,
     weights_fingerprint,
     write_estimated_positions,
@@ -34,6 +34,8 @@ from evaluation.reports import (
 )
 from evaluation.sections import section_dirs, section_for
 from evaluation.task_table import EVALUATIONS
+from evaluation.trust import TrustFigures, learn_calibration, write_metrics
+from localization.calibration import write_calibration
 from localization.forward import precision_for
 from networks import load_network
 from networks.architecture import Architecture
@@ -42,6 +44,9 @@ from runs.record import SectionRecord, section_record
 from tasks import TASKS
 
 logger = logging.getLogger(__name__)
+
+# Weights files in memory at once: photos are decoded and prepared once for all of them.
+_NETWORKS_AT_ONCE = 8
 
 
 @dataclass
@@ -67,6 +72,16 @@ class _Section:
     contents: tuple[SectionRecord, ...]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A weights file to be evaluated on one section."""
+
+    net: nn.Module
+    weights: Path
+    section: _Section
+    subject: Subject
+
+
 def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     """Evaluates every chosen weights file on every chosen section and writes the reports beside the weights.
 
@@ -79,6 +94,8 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
     chosen = find_weights(options)
     if options.overview is not None and len(chosen) != 1:
         raise ValueError(f"--overview draws one weights file, but {len(chosen)} were chosen")
+    if options.report is not None and len(chosen) != 1:
+        raise ValueError(f"--report shows one weights file, but {len(chosen)} were chosen")
     wanted = {w.path: list(dict.fromkeys(section_for(s, w.run, w.path) for s in options.section)) for w in chosen}
     sections = {name: _open_section(options, name) for name in dict.fromkeys(itertools.chain(*wanted.values()))}
     for weights in chosen:
@@ -88,8 +105,9 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
         _check_writable(folder)
 
     evaluation = _Evaluation(options, device)
-    for weights in chosen:
-        evaluation.of_weights(weights, [sections[name] for name in wanted[weights.path]])
+    for start in range(0, len(chosen), _NETWORKS_AT_ONCE):
+        group = chosen[start : start + _NETWORKS_AT_ONCE]
+        evaluation.of_weights([(weights, [sections[name] for name in wanted[weights.path]]) for weights in group])
     damaged = evaluation.outcome.damaged
     if damaged and len(damaged) == len(chosen):
         raise ValueError("; ".join(damaged.values()))
@@ -103,6 +121,13 @@ def check_architecture(found: Architecture, options: EvaluationOptions, weights:
     for name, value in options.asserted.items():
         if getattr(found, name) != value:
             raise ValueError(f"{weights} has {name} = {getattr(found, name)}, but a flag says {value}")
+
+
+def _check_name(weights: Path, found: Architecture) -> None:
+    """A name decides nothing, but one that says something else than the file may be a mistake of whoever named it."""
+    named = named_encoders(weights)
+    if named is not None and named != found.num_encoders:
+        logger.warning("%s is named like a network of %d encoders, but holds %d", weights, named, found.num_encoders)
 
 
 def _open_section(options: EvaluationOptions, name: str) -> _Section:
@@ -121,38 +146,46 @@ class _Evaluation:
 
     def __init__(self, options: EvaluationOptions, device: torch.device) -> None:
         self.options, self.device = options, device
+        self.pictures_whole = options.overview is not None or options.report is not None
         # Opened first: geodata of another place are refused before the work, not after it.
-        self.map = open_map(options.surface, options.ortho, options.scene_dir) if self._refines else None
+        self.map = open_map(options.surface, options.ortho, options.scene_dir) if options.surface else None
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 
-    @property
-    def _refines(self) -> bool:
-        return self.options.refines and EVALUATIONS[self.options.task].measure is None
+    def of_weights(self, chosen: Sequence[tuple[Weights, list[_Section]]]) -> None:
+        """Evaluates weights files on their sections: those that see the same images in one pass over a section."""
+        passes: dict[tuple, list[_Candidate]] = {}
+        for weights, sections in chosen:
+            try:
+                net = load_network(weights.path)
+            except ValueError as error:
+                self.outcome.damaged[weights.path] = str(error)
+                logger.error("cannot be read, passed over: %s", error)
+                continue
+            for candidate in self._candidates(weights, net, sections):
+                settings = candidate.subject.settings
+                alike = candidate.section.name, settings["preprocessing"], settings["precision"], net.architecture.fullsize
+                passes.setdefault(alike, []).append(candidate)
+        for candidates in passes.values():
+            for candidate, report in zip(candidates, self._in_one_pass(candidates), strict=True):
+                logger.info("%s\n%s", candidate.weights, report)
+                if candidate.weights not in self.outcome.evaluated:
+                    self.outcome.evaluated.append(candidate.weights)
 
-    def of_weights(self, weights: Weights, sections: list[_Section]) -> None:
-        """Evaluates one weights file on its sections."""
+    def _candidates(self, weights: Weights, net: nn.Module, sections: list[_Section]) -> Iterator[_Candidate]:
+        """What is to be evaluated of a weights file."""
         options = self.options
-        try:
-            net = load_network(weights.path)
-        except ValueError as error:
-            self.outcome.damaged[weights.path] = str(error)
-            logger.error("cannot be read, passed over: %s", error)
-            return
         check_architecture(net.architecture, options, weights.path)
-        settings = self._settings(weights, net)
-        content = weights_fingerprint(weights.path)
-        asks_for_files = options.plot or options.save_pred or options.overview is not None
+        _check_name(weights.path, net.architecture)
+        settings, content = self._settings(weights, net), weights_fingerprint(weights.path)
+        asks_for_files = options.plot or options.save_pred or options.calibrate or self.pictures_whole
         for section in sections:
             subject = Subject(section.name, content, section.contents, settings)
             if options.resume and not asks_for_files and was_evaluated(weights.path, options.task, subject):
                 logger.info("%s on %s: evaluated already", weights.path, section.name)
                 self.outcome.skipped.append((weights.path, section.name))
-                continue
-            report = self._of_section(net, weights.path, subject, section.folders)
-            logger.info("%s\n%s", weights.path, report)
-            if weights.path not in self.outcome.evaluated:
-                self.outcome.evaluated.append(weights.path)
+            else:
+                yield _Candidate(net, weights.path, section, subject)
 
     def _settings(self, weights: Weights, net: nn.Module) -> dict[str, Any]:
         """Everything that decides the figures, besides weights and data."""
@@ -167,7 +200,7 @@ class _Evaluation:
         }
         if EVALUATIONS[options.task].measure is None:
             settings["solver"] = options.solver
-        if self.map is not None:
+        if self.map is not None and options.refines:
             if record is not None:
                 self.map.check_place(record.statistics.mean_coord)
             settings["refinement"] = {"height": options.refine_height, "geodata": self.map.contents}
@@ -189,45 +222,60 @@ class _Evaluation:
             self._without_record[grayscale] = choose()
         return self._without_record[grayscale]
 
-    def _of_section(self, net: nn.Module, weights: Path, subject: Subject, folders: list[Path]) -> str:
-        """Predicts, measures and writes; returns the report's block."""
-        options, section, task = self.options, subject.section, self.options.task
-        preprocessing = subject.settings["preprocessing"]
-        dataset = SectionDataset(folders, task, preprocessing.image_height)
-        stream = predictions(
-            net,
+    def _in_one_pass(self, candidates: list[_Candidate]) -> list[str]:
+        """Predicts, measures and writes; returns the reports' blocks."""
+        options, task = self.options, self.options.task
+        first = candidates[0]
+        section, folders, settings = first.section.name, first.section.folders, first.subject.settings
+        dataset = SectionDataset(folders, task, settings["preprocessing"].image_height)
+        stream = predictions_of_many(
+            [candidate.net for candidate in candidates],
             dataset,
-            preprocessing,
+            settings["preprocessing"],
             device=self.device,
-            precision=subject.settings["precision"],
+            precision=settings["precision"],
             num_workers=options.num_workers,
-            title=f"{weights.name} {section}",
+            title=f"{first.weights.name if len(candidates) == 1 else f'{len(candidates)} networks'} {section}",
         )
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
-        if self.map is not None:
+        if self.map is not None and options.refines:
             results = refined_results(results, dataset, self.map, options.refine_height)
-        figures = CoordFigures() if solves_poses else DenseFigures(task)
-        pred_folder = _folder(weights.parent / f"{task}_pred_{weights.name}_{section}") if options.save_pred else None
-        plot_folder = _folder(section_file(weights, section, f"{task}_plots")) if options.plot else None
-        kept = []
+        gathered = [Gathered.of(candidate.weights, candidate.section.name, dataset, options) for candidate in candidates]
         for result in results:
-            figures.add(result)
-            # In a group of sections the same stem occurs more than once.
-            name = result.stem.replace("/", "_") if len(folders) > 1 else result.stem.rpartition("/")[2]
-            if pred_folder is not None:
-                save_arrays(result.arrays(task), pred_folder / f"{name}.npz")
-            if plot_folder is not None:
-                draw_prediction(result, EVALUATIONS[task].draw, plot_folder / f"{name}.png")
-            if options.overview is not None:
-                kept.append(result)
+            gathered[result.network].add(result, keep=self.pictures_whole)
+        return [self._write(candidate, results, dataset) for candidate, results in zip(candidates, gathered, strict=True)]
 
+    def _write(self, candidate: _Candidate, gathered: Gathered, dataset: SectionDataset) -> str:
+        """Writes the results of one weights file on a section; returns the report's block."""
+        options, task, weights, section = self.options, self.options.task, candidate.weights, candidate.section.name
+        figures, trust, title = gathered.figures, gathered.trust, f"{options.scene}, {section}, {weights.stem}"
         if figures.positions_N3 is not None:
-            write_estimated_positions(weights, section, _image_names(dataset, len(folders) > 1), figures.positions_N3)
+            names = _image_names(dataset, len(candidate.section.folders) > 1)
+            write_estimated_positions(weights, section, names, figures.positions_N3)
+        if trust is not None:
+            trusts = [trust] if not options.refines else [trust, gathered.refined_trust]
+            if options.calibrate:
+                for of_stage in trusts:
+                    self._calibrate(weights, candidate.subject, of_stage)
+            write_metrics(weights, candidate.subject, *trusts)
         if options.overview is not None:
-            draw_overview(kept, figures.summary(), f"{options.scene}, {section}, {weights.stem}", options.overview)
-        refined = figures.refined if solves_poses else None
-        return write_results(weights, task, subject, figures.summary(), figures.rows, refined)
+            draw_overview(gathered.kept, figures.summary(), title, options.overview)
+        if options.report is not None:
+            scene = None if self.map is None else self.map.scene
+            write_html_report(
+                gathered.kept, trust, gathered.refined_trust, options.solver.threshold, title, options.report, scene
+            )
+            logger.info("report: %s", options.report)
+        refined = figures.refined if options.refines else None
+        return write_results(weights, task, candidate.subject, figures.summary(), figures.rows, refined)
+
+    def _calibrate(self, weights: Path, subject: Subject, trust: TrustFigures) -> None:
+        """Learns a calibration from what a section gave, keeps it beside the weights and judges the section by it."""
+        calibration = learn_calibration(trust, subject, self.options.error_bound)
+        path = write_calibration(weights, calibration, trust.stage)
+        logger.info("%s, %s poses: %s", path, trust.stage, calibration)
+        trust.judge_by(calibration)
 
 
 def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
@@ -243,8 +291,3 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise PermissionError(f"cannot write results into {folder}: {error.strerror}") from None
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(exist_ok=True)
-    return path

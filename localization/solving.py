@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 import dsacstar
-from records.options import between, option, positive
+from records.options import LARGEST_SEED, between, option, positive
 
 SOLVERS = ("dsacstar", "published")
-LARGEST_SEED = 2**63 - 1
 # The published solver knows one focal length: images whose two differ by more than this share are refused.
 _FOCAL_TOLERANCE = 0.01
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from loss.coord import coord_loss
 from loss.depth import depth_loss
 from loss.normal import normal_loss
+from loss.pose import PoseLossOptions, pose_loss
 from loss.result import LossOptions, LossResult
 from loss.semantics import semantics_loss
 
-__all__ = ["LossOptions", "LossResult", "loss_for"]
+__all__ = ["LossOptions", "LossResult", "PoseLossOptions", "loss_for", "pose_loss"]
 
 _LOSSES: dict[str, Callable[..., LossResult]] = {
     "coord": coord_loss,

@@ -30,7 +30,7 @@ def coord_loss(coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch
     valid_B1hw = batch.valid_B1hw
     # Rigid transforms keep distances: the world-frame distance is the camera-frame one.
     error_B1hw = torch.linalg.vector_norm(torch.where(valid_B1hw, coords_B3hw - batch.labels_BChw, 0.0), dim=1, keepdim=True)
-    depth_B1hw, reprojection_B1hw = _reprojection(coords_B3hw, batch, options.mindepth)
+    depth_B1hw, reprojection_B1hw = reprojection(coords_B3hw, batch, options.mindepth)
     in_range_B1hw = (
         (depth_B1hw >= options.mindepth)
         & (reprojection_B1hw <= options.hardclamp)
@@ -48,10 +48,11 @@ def coord_loss(coords_B3hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch
             "coord": masked_mean(error_B1hw, valid_B1hw),
             "reprojection": masked_mean(reprojection_B1hw, in_range_B1hw),
         },
+        {"coord": valid_B1hw.sum(), "reprojection": in_range_B1hw.sum()},
     )
 
 
-def _reprojection(coords_B3hw: torch.Tensor, batch: Batch, min_depth: float) -> tuple[torch.Tensor, torch.Tensor]:
+def reprojection(coords_B3hw: torch.Tensor, batch: Batch, min_depth: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth in metres and distance in pixels to the cell's centre, both [B, 1, h, w]."""
     B, _, h, w = coords_B3hw.shape
     p_cam_B3N = transform_points(invert_pose(batch.world_from_cam_B44), coords_B3hw.flatten(2))

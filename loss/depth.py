@@ -26,4 +26,5 @@ def depth_loss(depth_B1hw: torch.Tensor, sigma_B1hw: torch.Tensor | None, batch:
         regression_loss(error_B1hw, sigma_B1hw, valid_B1hw, dimensions=1) / valid_B1hw.numel(),
         in_range_B1hw.float().mean(),
         {"depth": masked_mean(error_B1hw, valid_B1hw)},
+        {"depth": valid_B1hw.sum()},
     )

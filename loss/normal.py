@@ -58,4 +58,5 @@ def normal_loss(
             "normal": masked_mean(error_B1hw, valid_B1hw),
             "normal_angle_deg": masked_mean(angle_B1hw, valid_B1hw),
         },
+        {"normal": valid_B1hw.sum(), "normal_angle_deg": valid_B1hw.sum()},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -49,11 +49,13 @@ class LossResult:
         total: scalar to minimise.
         valid_rate: share in [0, 1] of predictions that are in range (semantics: pixel accuracy).
         regression: mean residuals by the name under which logs show them.
+        cells: how many cells each of them is the mean of.
     """
 
     total: torch.Tensor
     valid_rate: torch.Tensor
     regression: dict[str, torch.Tensor]
+    cells: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def check_shapes(prediction_BChw: torch.Tensor, sigma_B1hw: torch.Tensor | None, expected: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Weights files: a plain `torch.save`d state dict, read without unpickling anything else."""
+"""Weights files: a plain `torch.save`d state dict, read without unpickling anything else, or safetensors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 
 from networks.architecture import architecture_of
 from networks.build import build
+from networks.foreign_files import foreign_kind, is_safetensors
 from networks.head import load_published, published_state_dict, set_head_scale
+from networks.safetensors_file import SUFFIX, read_safetensors
 from networks.transposenet import DenseNetwork
-from records.tensors import damaged_entry, save_tensors
+from records.tensors import damaged_entry, first_line, save_tensors
 
 _EXPECTED = "expected a plain state dict: tensors by name"
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Reads a weights file onto the CPU, as float32.
+    """Reads a weights file onto the CPU, as float32; the name's ending tells safetensors from torch's format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,7 +31,9 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file not found: {path}")
-    content = _read(path)
+    if kind := foreign_kind(path):
+        raise ValueError(f"{path} is {kind}; {_EXPECTED}")
+    content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} is not a weights file: it holds {_description(content)}; {_EXPECTED}")
     state_dict = {}
@@ -78,6 +82,8 @@ def save_network(net: DenseNetwork, path: str | Path) -> None:
 
 def _read(path: Path) -> Any:
     """What torch.load makes of the file without running code from it."""
+    if is_safetensors(path):
+        raise ValueError(f"{path} is a safetensors file; its name must end in {SUFFIX}")
     try:
         damaged = damaged_entry(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
@@ -88,14 +94,10 @@ def _read(path: Path) -> Any:
             raise ValueError(f"{path} holds a Python object ({match[1]}), whose code is not run; {_EXPECTED}") from error
         raise ValueError(f"{path} is not a weights file, or a damaged one; {_EXPECTED}") from error
     except Exception as error:  # damage shows itself in every kind of exception
-        raise ValueError(f"{path} is damaged or incomplete ({_first_line(error)}); {_EXPECTED}") from error
+        raise ValueError(f"{path} is damaged or incomplete ({first_line(error)}); {_EXPECTED}") from error
     if damaged:
         raise ValueError(f"{path} is damaged: the checksum of its entry {damaged!r} is wrong")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _description(value: Any) -> str:

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Check = Callable[[str, Any], None]
 _KEY = "option"
+_PLAIN = (str, int, float, Path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,10 @@ def positive(name: str, value: Any) -> None:
     """A check: every number is finite and above zero."""
     if not all(math.isfinite(v) and v > 0 for v in _numbers(value)):
         raise ValueError(f"{name} must be positive, got {_shown(value)}")
+
+
+# What numpy, torch and the solver all take.
+LARGEST_SEED = 2**63 - 1
 
 
 def between(low: float, high: float) -> Check:
@@ -199,7 +204,7 @@ def _add_flag(place: Any, field: dataclasses.Field, hint: Any, declaration: Decl
     if not required and default not in (None, False, "", ()):
         text += f" (default {_shown(default)})".replace("%", "%%")
     if declaration.positional:
-        place.add_argument(field.name, help=text)
+        place.add_argument(field.name, type=hint if hint in _PLAIN else str, help=text)
         return
     names = (f"--{field.name}", *declaration.flags)
     keywords: dict[str, Any] = {"help": text, "dest": field.name, "required": required}
@@ -210,7 +215,7 @@ def _add_flag(place: Any, field: dataclasses.Field, hint: Any, declaration: Decl
         kinds = typing.get_args(hint)
         keywords["nargs"] = "+" if Ellipsis in kinds else len(kinds)
         hint = kinds[0]
-    convert = {str: str, int: int, float: float, Path: Path}[hint]
+    convert = {kind: kind for kind in _PLAIN}[hint]
     place.add_argument(
         *names,
         type=str.lower if declaration.lower else convert,

@@ -45,7 +45,7 @@ def load_tensors(path: Path | str, what: str) -> Any:
     except FileNotFoundError:
         raise FileNotFoundError(f"{what} not found: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{what} {path} cannot be read: {_first_line(error)}") from None
+        raise ValueError(f"{what} {path} cannot be read: {first_line(error)}") from None
 
 
 def damaged_entry(path: Path) -> str | None:
@@ -56,5 +56,6 @@ def damaged_entry(path: Path) -> str | None:
         return archive.testzip()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """Of an error's text, which may have many lines, or none: then the name of its kind."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from records.tensors import first_line
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "bf16", "float32")
@@ -23,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"device {name!r} cannot be used: {first_line(error)}") from None
     return device
 
 

@@ -15,4 +15,6 @@ def explained(error: BaseException, *, memory: str, loader: str) -> str:
     of_loader = next((line for line in lines if "DataLoader worker" in line), None)
     if of_loader is not None:
         return f"{of_loader} {loader}"
+    if isinstance(error, ConnectionResetError):  # killed between announcing a batch and handing over its memory
+        return f"a DataLoader worker was lost ({lines[0]}). {loader}"
     return lines[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from dataloader.preprocessing import Preprocessing
 from dataloader.scenes import SceneStatistics
 from networks.architecture import Architecture
+from networks.safetensors_file import SUFFIX, read_texts
 from records import fingerprint
 from records.files import plain, read_json, write_json
 from records.options import from_record
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 RECORD_NAME = "training.json"
 RECORD_FORMAT = "crossloc run record"
 RECORD_VERSION = 1
+# Under this name the record is a text in the header of a safetensors file.
+RECORD_TEXT = "crossloc_record"
 STAGES = ("pretrain", "finetune", "decoder", "e2e")
 KINDS = ("sim_only", "pairs", "real_only")
 DOMAINS = ("in_place", "out_of_place")
@@ -73,10 +77,11 @@ class RunRecord:
 
     Attributes:
         name: the run folder's name.
-        stage: pretrain (from scratch), finetune (from weights), decoder (fused encoders) or e2e.
+        stage: pretrain (from scratch), finetune (from weights), decoder (fused encoders) or e2e; one of DDLoc's six.
         kind: what was trained on: sim_only, pairs or real_only. domain: of the real photos; None for sim_only.
         sim_chunk: share of the synthetic images that the network has seen, be it before this run; None: not known.
         real_chunk: share of the real photos.
+        architecture: None for networks of another family, which `options` describe.
         options: the options that decide the result, by flag.
         sections: what was trained on. images_per_epoch: their samples.
         preprocessing, statistics: measured on these very sections unless the scene is a published one.
@@ -94,7 +99,7 @@ class RunRecord:
     domain: str | None
     sim_chunk: float | None
     real_chunk: float
-    architecture: Architecture
+    architecture: Architecture | None
     options: Mapping[str, Any]
     sections: tuple[SectionRecord, ...]
     images_per_epoch: int
@@ -107,7 +112,9 @@ class RunRecord:
 
     @property
     def size(self) -> str:
-        """tiny or full."""
+        """tiny or full; other for networks of another family."""
+        if self.architecture is None:
+            return "other"
         return "tiny" if self.architecture.tiny else "full"
 
     @property
@@ -132,7 +139,7 @@ class RunRecord:
         values = {key: value for key, value in content.items() if key not in ("format", "version", "weights_fingerprint")}
         try:
             nested = {
-                "architecture": from_record(Architecture, values["architecture"], "architecture"),
+                "architecture": values["architecture"] and from_record(Architecture, values["architecture"], "architecture"),
                 "preprocessing": from_record(Preprocessing, values["preprocessing"], "preprocessing"),
                 "statistics": from_record(SceneStatistics, values["statistics"], "statistics"),
                 "sections": tuple(from_record(SectionRecord, v, "section") for v in values["sections"]),
@@ -246,11 +253,13 @@ def read_record(path: Path) -> RunRecord:
 def record_of(weights: Path) -> RunRecord | None:
     """The record of a weights file: `<stem>.json` beside it, else the folder's training.json; None without one.
 
-    A JSON file of somebody else beside the weights is passed over with a warning.
+    A JSON file of somebody else beside the weights is passed over with a warning. Safetensors hold their record themselves.
 
     Raises:
         ValueError: the record is damaged, of another version, or was written for other weights.
     """
+    if weights.suffix == SUFFIX:
+        return _record_inside(weights)
     sidecar = weights.with_suffix(".json")
     if sidecar.is_file():
         content = _json_or_none(sidecar)
@@ -265,6 +274,17 @@ def record_of(weights: Path) -> RunRecord | None:
         logger.warning("%s is not the record of a run; taken for somebody else's file", sidecar)
     in_folder = weights.parent / RECORD_NAME
     return read_record(in_folder) if in_folder.is_file() else None
+
+
+def _record_inside(weights: Path) -> RunRecord | None:
+    text = read_texts(weights).get(RECORD_TEXT)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the record in {weights} is damaged: {error}") from None
+    return RunRecord.from_json(content, f"the record in {weights}")
 
 
 def _json_or_none(path: Path) -> Any:

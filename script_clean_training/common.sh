@@ -10,6 +10,9 @@
 #   EXTRA_ARGS    appended to the command
 #   PYTHON        interpreter                    (.venv/bin/python when there is one, else python3)
 #   CUDA_VISIBLE_DEVICES  the GPUs that CUDA_ID counts among (all)
+#   NPROC NNODES  processes on each machine, and machines, of one training (1 1): more than one go through torchrun, a GPU
+#                 (or a core) each
+#   MASTER_ADDR MASTER_PORT NODE_RANK  with NNODES: the first machine's address and port (29500), this one's number
 #   DRY_RUN=1     print the commands instead of running them
 set -euo pipefail
 
@@ -137,6 +140,10 @@ check_common() {
 # CUDA_ID counts among the GPUs that the user made visible (a scheduler does so): theirs, not the machine's.
 choose_gpu() {
   local visible id="${CUDA_ID:-0}"
+  if [ "${NPROC:-1}" != 1 ]; then # each process takes one of the visible GPUs
+    [ -z "$CUDA_ID" ] || fail "CUDA_ID chooses one GPU, but NPROC=$NPROC processes take one each: use CUDA_VISIBLE_DEVICES"
+    return
+  fi
   if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then export CUDA_VISIBLE_DEVICES="$id"; return; fi
   if [ -z "$CUDA_VISIBLE_DEVICES" ] || [ -z "$CUDA_ID" ]; then return; fi
   IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
@@ -156,15 +163,33 @@ run() {
   fi
 }
 
-# launch_training TASK_ARGUMENTS...: the training program with everything the scripts share.
+# launcher: LAUNCHER, what starts a training program: the interpreter, or torchrun for several processes.
+launcher() {
+  local processes="${NPROC:-1}" machines="${NNODES:-1}" number="${NODE_RANK:-${SLURM_NODEID:-}}"
+  [[ "$processes" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be a positive number, got '$processes'"
+  [[ "$machines" =~ ^[1-9][0-9]*$ ]] || fail "NNODES must be a positive number, got '$machines'"
+  LAUNCHER=("$PYTHON")
+  if [ "$processes$machines" = 11 ]; then return; fi
+  LAUNCHER+=(-m torch.distributed.run --nnodes "$machines" --nproc_per_node "$processes")
+  if [ "$machines" = 1 ]; then LAUNCHER+=(--standalone); return; fi
+  [ -n "${MASTER_ADDR:-}" ] || fail "NNODES=$machines needs MASTER_ADDR, the address of the first machine"
+  [[ "$number" =~ ^[0-9]+$ ]] && [ "$number" -lt "$machines" ] ||
+    fail "NNODES=$machines needs NODE_RANK, this machine's number from 0 to $((machines - 1)), got '$number'"
+  LAUNCHER+=(--node_rank "$number" --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}")
+}
+
+# launch_training TASK_ARGUMENTS...: the training program with everything the scripts share; a script's last call.
 TRAINING_PROGRAM=train_single_task.py
 launch_training() {
-  local command=("$PYTHON" "$ROOT/$TRAINING_PROGRAM" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
+  local command
+  launcher
+  command=("${LAUNCHER[@]}" "$ROOT/$TRAINING_PROGRAM" "$DATASET" --task "$TASK" "${NET_FLAGS[@]}" "${TASK_FLAGS[@]}" "$@"
     --datasets_dir "$DATASETS_DIR" --output_dir "$OUTPUT_DIR" --auto_resume)
   if [ -n "$CKPT_DIR" ]; then command+=(--ckpt_dir "$CKPT_DIR"); fi
   if [ -n "${IMAGE_HEIGHT:-}" ]; then command+=(--image_height "$IMAGE_HEIGHT"); fi
   # Word splitting is wanted: EXTRA_ARGS holds several arguments.
   # shellcheck disable=SC2206
   command+=(${EXTRA_ARGS:-})
-  run "${command[@]}"
+  if [ "${DRY_RUN:-0}" = 1 ]; then run "${command[@]}"; return; fi
+  exec "${command[@]}" # a scheduler's signals reach the training, not a shell that waits for it
 }

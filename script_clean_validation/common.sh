@@ -11,7 +11,7 @@ parse_validation_arguments() {
   CKPT_DIR="${CKPT_DIR:-$OUTPUT_DIR}"
   check_common
   case "$stage:$(scene_kind)" in
-    *:other) published=0 ;;
+    *:other | e2e:*) published=0 ;;
     pretrain:urbanscape) published=1600000 ;;
     pretrain:naturescape) published=2200000 ;;
     pairwise_only:* | real_only:*) published=1600000 ;;

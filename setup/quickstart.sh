@@ -8,7 +8,8 @@
 #
 # A second run keeps what is done and continues what was interrupted. Environment: see script_clean_training/common.sh;
 # SPLIT_FILE replaces the split of --photos (default: setup/splits/<name of DIR>.json, else 40/10/50 % at random);
-# PRETRAIN_EPOCHS FINETUNE_EPOCHS NUM_IMAGES replace the sizes of the recipe.
+# PRETRAIN_EPOCHS FINETUNE_EPOCHS NUM_IMAGES replace the sizes of the recipe; TASKS="coord depth normal semantics" trains
+# all encoders and the fused networks too (see script_clean_training/run_crossloc.sh).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -17,7 +18,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --photos) photos="${2:?--photos needs a folder}"; shift 2 ;;
     --dry-run) export DRY_RUN=1; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "error: unknown argument '$1'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -88,27 +89,16 @@ finetuned="$WEIGHTS_DIR/encoders-finetuning/$scene/in_place/coord/model-sc-1.00-
 
 pretrain_epochs="${PRETRAIN_EPOCHS:-$pretrain_epochs}" finetune_epochs="${FINETUNE_EPOCHS:-$finetune_epochs}"
 
-step "pre-training on synthetic images"
-EPOCHS="$pretrain_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0008}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
-  EXTRA_ARGS="$recipe ${EXTRA_ARGS:-}" "$ROOT/script_clean_training/encoder_pretrain.sh" "$scene" coord TINY
-step "validation and selection on val_sim"
-MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}" \
-  "$ROOT/script_clean_validation/validate_encoder_pretrain.sh" "$scene" coord TINY
+step "pre-training on synthetic images, fine-tuning on real-synthetic pairs, test on photos that neither has seen"
+export PRETRAIN_EPOCHS="$pretrain_epochs" PRETRAIN_LR="${LR:-0.0008}" PRETRAIN_ARGS="$recipe"
+export PRETRAIN_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}"
+export FINETUNE_EPOCHS="$finetune_epochs" FINETUNE_LR="${LR:-0.0005}"
+export FINETUNE_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share"
+export FINETUNE_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}"
+export DECODER_EPOCHS="${DECODER_EPOCHS:-100}" DECODER_ARGS="$recipe" DECODER_LR="${LR:-0.0005}"
+TASKS="${TASKS:-coord}" BATCH_SIZE="${BATCH_SIZE:-8}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
+  OVERVIEW="$OUTPUT_DIR/quickstart_$scene.png" "$ROOT/script_clean_training/run_crossloc.sh" "$scene" in_place TINY
 
-step "fine-tuning on real-synthetic pairs"
-EPOCHS="$finetune_epochs" BATCH_SIZE="${BATCH_SIZE:-8}" LR="${LR:-0.0005}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \
-  EXTRA_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share ${EXTRA_ARGS:-}" \
-  "$ROOT/script_clean_training/encoder_finetune.sh" "$scene" coord TINY
-step "validation and selection on val_drone_real"
-MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}" \
-  "$ROOT/script_clean_validation/validate_encoder_finetune.sh" "$scene" coord TINY
-
-step "test on real photos that no step has seen: before and after fine-tuning"
-for weights in "$pretrained" "$finetuned"; do
-  overview=()
-  if [ "$weights" = "$finetuned" ]; then overview=(--overview "$OUTPUT_DIR/quickstart_$scene.png"); fi
-  run "$PYTHON" "$ROOT/test_single_task.py" "$scene" --task coord --section test_drone_real --network_in "$weights" \
-    --datasets_dir "$DATASETS_DIR" --resume "${overview[@]}"
-done
+step "what fine-tuning on real photos changed"
 run "$PYTHON" "$ROOT/setup/quickstart_summary.py" "$pretrained" "$finetuned" --section test_drone_real
 step "finished; overview picture: $OUTPUT_DIR/quickstart_$scene.png"

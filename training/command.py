@@ -10,6 +10,7 @@ from collections.abc import Callable
 from runs.messages import explained
 from training.loop import TrainingInterrupted, train
 from training.options import TrainingOptions
+from training.ranks import PeerStopped, process_number
 
 _MEMORY_ADVICE = "start again with a smaller --batch_size or --image_height and another --session"
 _LOADER_ADVICE = "The state is saved: continue with --auto_resume, with fewer --num_workers if memory was short"
@@ -21,7 +22,8 @@ def run_command(
     options_from: Callable[[argparse.Namespace], TrainingOptions],
 ) -> int:
     """Parses, trains, and explains what went wrong in one line; 0 done, 2 refused or failed, 130 interrupted."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Of several processes one speaks; the others only when something is wrong with them.
+    logging.basicConfig(level=logging.INFO if process_number() == 0 else logging.ERROR, format="%(message)s")
     parser = argparse.ArgumentParser(description=description)
     add_arguments(parser)
     try:
@@ -29,8 +31,11 @@ def run_command(
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         return 130
+    except PeerStopped as stop:
+        return 130 if isinstance(stop.__cause__, TrainingInterrupted) else 2
     except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
         print(f"error: {explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE)}", file=sys.stderr)
         return 2
-    print(f"weights: {run.checkpoints}")
+    if process_number() == 0:
+        print(f"weights: {run.checkpoints}")
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -21,6 +22,8 @@ from training.run_folder import LOG_NAME
 
 CSV_NAME = "training_log.csv"
 LOG_NAMES = (LOG_NAME, CSV_NAME)
+# A picture takes a few hundredths of a second.
+_PICTURE_EVERY_SECONDS = 30.0
 
 
 class NotFinite(ArithmeticError):
@@ -64,37 +67,16 @@ class _Step:
     learning_rate: float
 
 
-class TrainingLog:
-    """One line, one CSV row and one TensorBoard point per step, written ten steps at a time so that no step waits.
+class StepFigures:
+    """The figures of steps, which stay on the device until they are asked for; of processes that write no log."""
 
-    Args:
-        folder: the run's output folder.
-        total_images: images of the whole run, for the progress bar.
-        start_images: images seen before this process started.
-        kept_bytes: the logs are cut back to these sizes (by name, absent: empty) before anything is added.
-    """
-
-    def __init__(self, folder: Path, task: str, total_images: int, start_images: int, kept_bytes: Mapping[str, int]):
-        self.task, self._folder = task, folder
-        for name in LOG_NAMES:
-            _cut(folder / name, kept_bytes.get(name, 0))
-        self._text = (folder / LOG_NAME).open("a", buffering=1)
-        self._csv_file = (folder / CSV_NAME).open("a", newline="")
-        self._csv = csv.writer(self._csv_file)
-        board = folder / "tensorboard"
-        if start_images == 0:
-            shutil.rmtree(board, ignore_errors=True)
-        self._board = SummaryWriter(str(board), purge_step=start_images + 1)
-        self.bar = tqdm(
-            total=total_images, initial=start_images, unit="img", desc=f"train {task}", dynamic_ncols=True, mininterval=1.0
-        )
+    def __init__(self) -> None:
         self._pending: list[_Step] = []
         self._busy_seconds = 0.0
+        self._pictured_epoch, self._pictured_at = -1, -math.inf
 
     def message(self, text: str) -> None:
         """Lines of output.log."""
-        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        self._text.writelines(f"{now}, INFO: {line}\n" for line in text.splitlines())
 
     def step_done(
         self,
@@ -110,6 +92,7 @@ class TrainingLog:
 
         Args:
             images_before: images seen before the step.
+            stems: of the step's images, in all processes.
             seconds: what the step took, without loading.
         """
         detached = LossResult(
@@ -117,14 +100,22 @@ class TrainingLog:
         )
         self._pending.append(_Step(detached, images_before, stems, epoch, learning_rate))
         self._busy_seconds += seconds
-        self.bar.update(len(stems))
 
     @property
     def steps_waiting(self) -> int:
         return len(self._pending)
 
+    def wants_picture(self, epoch: int) -> bool:
+        """Whether a step should be drawn: the first one of an epoch, where epochs are not shorter than half a minute."""
+        return epoch != self._pictured_epoch and time.monotonic() - self._pictured_at >= _PICTURE_EVERY_SECONDS
+
+    def picture(self, grid_3HW: torch.Tensor, *, epoch: int, images_seen: int) -> None:
+        """A picture for TensorBoard, uint8 RGB (see `training.pictures`)."""
+        self._board.add_image("images", grid_3HW, images_seen)
+        self._pictured_epoch, self._pictured_at = epoch, time.monotonic()
+
     def flush(self) -> None:
-        """Writes the steps that wait; one transfer from the device for all of them.
+        """Looks at the steps that wait; one transfer from the device for all of them.
 
         Raises:
             NotFinite: the loss of one of them is NaN or infinite; it and the steps after it are not written.
@@ -139,15 +130,60 @@ class TrainingLog:
         self._busy_seconds = 0.0
         for step, (loss, valid, *values) in zip(steps, rows, strict=True):
             if not math.isfinite(loss):
-                self._csv_file.flush()
+                self._written()
                 raise NotFinite(step.images_before, step.stems)
-            regression = dict(zip(names, values, strict=True))
-            self._write(step, loss, 100 * valid, regression, seconds)
-        self._csv_file.flush()
-        figures = {name: f"{value:.2f}" for name, value in regression.items()}
-        self.bar.set_postfix(
-            epoch=steps[-1].epoch, loss=f"{loss:.2f}", valid=f"{100 * valid:.0f}%", **figures, refresh=False
+            self._write(step, loss, 100 * valid, dict(zip(names, values, strict=True)), seconds)
+        self._written()
+
+    def _write(
+        self, step: _Step, loss: float, valid_percent: float, regression: Mapping[str, float], seconds: float
+    ) -> None:
+        """One step, after it turned out to be finite."""
+
+    def _written(self) -> None:
+        """The steps that waited are written."""
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs now, for `kept_bytes` of a later process; everything that waited must be flushed."""
+        return {}
+
+    def close(self) -> None:
+        """Ends the log."""
+
+
+class TrainingLog(StepFigures):
+    """One line, one CSV row and one TensorBoard point per step, written ten steps at a time so that no step waits.
+
+    Args:
+        folder: the run's output folder.
+        total_images: images of the whole run, for the progress bar.
+        start_images: images seen before this process started.
+        kept_bytes: the logs are cut back to these sizes (by name, absent: empty) before anything is added.
+    """
+
+    def __init__(self, folder: Path, task: str, total_images: int, start_images: int, kept_bytes: Mapping[str, int]):
+        super().__init__()
+        self.task, self._folder = task, folder
+        for name in LOG_NAMES:
+            _cut(folder / name, kept_bytes.get(name, 0))
+        self._text = (folder / LOG_NAME).open("a", buffering=1)
+        self._csv_file = (folder / CSV_NAME).open("a", newline="")
+        self._csv = csv.writer(self._csv_file)
+        board = folder / "tensorboard"
+        if start_images == 0:
+            shutil.rmtree(board, ignore_errors=True)
+        self._board = SummaryWriter(str(board), purge_step=start_images + 1)
+        self.bar = tqdm(
+            total=total_images, initial=start_images, unit="img", desc=f"train {task}", dynamic_ncols=True, mininterval=1.0
         )
+
+    def message(self, text: str) -> None:
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        self._text.writelines(f"{now}, INFO: {line}\n" for line in text.splitlines())
+
+    def step_done(self, result: LossResult, **of_step: Any) -> None:
+        super().step_done(result, **of_step)
+        self.bar.update(len(of_step["stems"]))
 
     def _write(
         self, step: _Step, loss: float, valid_percent: float, regression: Mapping[str, float], seconds: float
@@ -156,6 +192,8 @@ class TrainingLog:
         if residual := regression_line(self.task, regression):
             self.message(residual)
         self.message(iteration_line(images_seen, step.epoch, loss, valid_percent, seconds))
+        figures = {name: f"{value:.2f}" for name, value in regression.items()}
+        self.bar.set_postfix(epoch=step.epoch, loss=f"{loss:.2f}", valid=f"{valid_percent:.0f}%", **figures, refresh=False)
         row = {
             "images_seen": images_seen,
             "epoch": step.epoch,
@@ -172,8 +210,10 @@ class TrainingLog:
             if name not in ("images_seen", "epoch"):
                 self._board.add_scalar(name, value, images_seen)
 
+    def _written(self) -> None:
+        self._csv_file.flush()
+
     def sizes(self) -> dict[str, int]:
-        """Bytes of the logs now, for `kept_bytes` of a later process; everything that waited must be flushed."""
         self._csv_file.flush()
         self._board.flush()
         return {name: os.path.getsize(self._folder / name) for name in LOG_NAMES}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.options import DecoderOptions, TrainingOptions
+from training.options import DecoderOptions, RefinementOptions, TrainingOptions
 
 
 def run_name(options: TrainingOptions, *, epochs: int | str | None = None) -> str:
@@ -16,7 +16,7 @@ def run_name(options: TrainingOptions, *, epochs: int | str | None = None) -> st
         *_shared(options, epochs),
         _data(options, "sim_only", real),
         "tiny" if options.tiny else "",
-        "finetune" if options.network_in is not None else "",
+        "e2e" if isinstance(options, RefinementOptions) else "finetune" if options.network_in is not None else "",
         "DEBUG" if options.debug else "",
     )
 

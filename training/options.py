@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any, TypeVar
 
 from dataloader.augmentation import AugmentationOptions
 from dataloader.choice import REAL_DATA_DOMAINS, scene_folder
-from loss import LossOptions
-from networks import Architecture
+from loss import LossOptions, PoseLossOptions
+from networks import Architecture, architecture_of, load_state_dict
 from records import options as declared
-from records.options import between, option, positive
+from records.options import LARGEST_SEED, between, option, positive
 from runs.device import PRECISIONS
 from tasks import TASKS, UNCERTAINTIES
 from training.optimizer import OPTIMIZERS
@@ -26,8 +27,8 @@ def _from_environment(variable: str, default: str) -> Any:
     return lambda: Path(os.environ.get(variable) or default)
 
 
-def _at_least_zero(name: str, value: int) -> None:
-    if value < 0:
+def _at_least_zero(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
         raise ValueError(f"{name} cannot be negative, got {value}")
 
 
@@ -52,7 +53,7 @@ class TrainingOptions:
         help="share of real photos among the images of an epoch, which repeats few photos "
         "among many synthetic images (default: every image once)",
     )
-    batch_size: int = option(4, check=positive, help="images per step")
+    batch_size: int = option(4, check=positive, help="images per step, of all processes together")
     grayscale: bool = option(False, help="train on grey images")
     # The height that is used stands in the record's preprocessing.
     image_height: int | None = option(
@@ -66,6 +67,12 @@ class TrainingOptions:
         check=_at_least_zero,
         decides=False,
         help="loader processes (default: threads of this process on a CPU, up to 8 processes beside a GPU)",
+    )
+    cache_gb: float = option(
+        4.0,
+        check=_at_least_zero,
+        decides=False,
+        help="memory of this machine for decoded images, GiB, shared by the loaders; the rest is decoded each epoch",
     )
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
@@ -92,7 +99,12 @@ class TrainingOptions:
     loss: LossOptions = field(default_factory=LossOptions)
     device: str = option("auto", decides=False, help="auto, cpu, cuda, cuda:N")
     precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
-    seed: int = option(2021, help="of everything that is random")
+    compile: bool = option(
+        False,
+        decides=False,
+        help="the network through torch.compile, which pays in long runs on a GPU",
+    )
+    seed: int = option(2021, check=between(0, LARGEST_SEED), help="of everything that is random")
 
     session: str = option("", flags=("-sid",), help="label that becomes part of the run's name", group="run")
     output_dir: Path = option(
@@ -183,6 +195,27 @@ class DecoderOptions(TrainingOptions):
         return replace(super().architecture, num_encoders=len(self.fused))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RefinementOptions(TrainingOptions):
+    """Training of a coord network, single or fused, by the poses that come out of its coordinates."""
+
+    sim_data_chunk: float = option(0.0, check=between(0, 1), help="share of the synthetic images, 0: none")
+    # Its content stands in the record as a parent.
+    network_in: Path = option(decides=False, help="weights to start from", group="network")
+    freeze_encoders: bool = option(False, help="only the decoder trains on")
+    pose: PoseLossOptions = field(default_factory=PoseLossOptions)
+
+    @property
+    def stage(self) -> str:
+        return "e2e"
+
+    @property
+    def architecture(self) -> Architecture:
+        """As the flags say; how many encoders are fused, the weights say."""
+        found = architecture_of(load_state_dict(self.network_in))
+        return replace(super().architecture, num_encoders=found.num_encoders)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the single-task training command."""
     declared.add_options(parser, TrainingOptions)
@@ -191,6 +224,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the decoder training command."""
     declared.add_options(parser, DecoderOptions)
+
+
+def add_refinement_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the refinement command."""
+    declared.add_options(parser, RefinementOptions)
 
 
 def options_from(args: argparse.Namespace) -> TrainingOptions:
@@ -211,6 +249,16 @@ def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
         )
     others = sorted(set(options.encoders) - {"coord"})
     return _completed(replace(options, encoders=("coord", *others)))
+
+
+def refinement_options_from(args: argparse.Namespace) -> RefinementOptions:
+    """Checks the arguments of the refinement command; ValueError names the flag, the value and the choices."""
+    options = _completed(declared.options_from(RefinementOptions, args))
+    if options.task != "coord":
+        raise ValueError(f"poses come out of the task coord, not of {options.task}")
+    if not options.network_in.is_file():
+        raise FileNotFoundError(f"--network_in: weights file not found: {options.network_in}")
+    return options
 
 
 def _completed(options: Options) -> Options:

@@ -163,9 +163,13 @@ def _found(run: RunFolder, record: RunRecord) -> StartingPoint:
     return _weights_only(run)
 
 
-def check_same_run(before: RunRecord, now: RunRecord, run: RunFolder, *, ignore: tuple[str, ...] = ()) -> None:
+def check_same_run(
+    before: RunRecord, now: RunRecord, run: RunFolder, *, ignore: tuple[str, ...] = (), name_flag: str = "--session"
+) -> None:
     """Refuses to continue a run as another one.
 
+    Args:
+        name_flag: the flag that gives another run a name of its own.
     Raises:
         ValueError: names every option, section and input that differs.
     """
@@ -173,7 +177,7 @@ def check_same_run(before: RunRecord, now: RunRecord, run: RunFolder, *, ignore:
     if found:
         raise ValueError(
             f"{run.checkpoints} holds another run of this name: {'; '.join(map(str, found))}. "
-            "Ask for the same again, give the new run a name of its own with --session, or delete the folder"
+            f"Ask for the same again, give the new run a name of its own with {name_flag}, or delete the folder"
         )
     changed = [k for k in now.software if before.software.get(k, now.software[k]) != now.software[k]]
     if changed:

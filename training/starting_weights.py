@@ -22,7 +22,7 @@ from networks import (
 )
 from runs.record import RunRecord
 from tasks import TASKS
-from training.options import DecoderOptions, TrainingOptions
+from training.options import DecoderOptions, RefinementOptions, TrainingOptions
 
 
 def initial_mean(task: str, statistics: SceneStatistics) -> torch.Tensor:
@@ -57,6 +57,8 @@ def build_network(options: TrainingOptions, record: RunRecord) -> DenseNetwork:
         _put_together(net, options)
     if isinstance(options, DecoderOptions) and options.fused:
         freeze_encoders(net, options.frozen)
+    if isinstance(options, RefinementOptions) and options.freeze_encoders:
+        freeze_encoders(net, range(1, len(net.encoders) + 1))
     return net
 
 

@@ -47,12 +47,24 @@ def save_state(
     Raises:
         OSError: the file cannot be written; the state before it is still there.
     """
-    save_tensors(path, {
-        "version": STATE_VERSION,
-        "record": record.to_json(),
+    save_contents(path, record, position, {
         "network": net.state_dict(),
         "head_scale": head_scale_of(net),
         "optimizer": optimizer.state_dict(),
+        "parts": parts,
+    })  # fmt: skip
+
+
+def save_contents(path: Path, record: RunRecord, position: Position, contents: Mapping[str, Any]) -> None:
+    """Saves what every kind of training keeps, with the contents of this one: tensors and plain containers by name.
+
+    Raises:
+        OSError: the file cannot be written; the state before it is still there.
+    """
+    save_tensors(path, {
+        "version": STATE_VERSION,
+        "record": record.to_json(),
+        **contents,
         "images_seen": position.images_seen,
         # For whoever looks into the file; the images alone decide.
         "epoch": position.images_seen // record.images_per_epoch,
@@ -60,7 +72,6 @@ def save_state(
         "passed_over": list(position.passed_over),
         "failures": position.failures,
         "log_bytes": dict(position.log_bytes),
-        "parts": parts,
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     })  # fmt: skip
@@ -88,6 +99,11 @@ def restore(state: dict[str, Any], net: nn.Module, optimizer: torch.optim.Optimi
     set_head_scale(net, state["head_scale"])
     net.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    return restore_position(state)
+
+
+def restore_position(state: dict[str, Any]) -> Position:
+    """Puts a saved state into the random generators; returns its position."""
     torch.set_rng_state(state["torch_rng"])
     if state["cuda_rng"] and torch.cuda.device_count() == len(state["cuda_rng"]):
         torch.cuda.set_rng_state_all(state["cuda_rng"])

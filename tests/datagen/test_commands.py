@@ -71,6 +71,15 @@ def test_sections_from_a_preset(run):
     assert "workers" not in made["settings"] and made["frame"]["origin_xyz"] == record["origin_xyz"]
 
 
+def test_what_was_assumed_of_the_geodata_is_on_record(run):
+    """Values of the synthetic scene: 1 m cells and 0.25 m pixels in EPSG:2056, heights of no declared unit or datum."""
+    made = json.loads((run()[1] / "val_sim" / "section.json").read_text())["assumptions"]
+    assert (made["crs"], made["metres_per_height_unit"], made["vertical_datum"]) == ("EPSG:2056", 1.0, "")
+    assert made["height_unit"] == "metres (assumed)" and made["undeclared_nodata"] == []
+    assert (made["surface_holes"], made["orthophoto_coverage"]) == (0.0, 1.0)
+    assert made["surface_cell_m"] == [1.0, 1.0] and made["ground_sampling_m"] == [0.25, 0.25]
+
+
 def test_threads_do_not_change_a_byte_and_the_seed_does(run):
     results = [run(*more, out=out)[1] for out, more in (("a", ["--workers", "1"]), ("b", ["--workers", "3"]))]
     assert content(results[0]) == content(results[1])

@@ -160,7 +160,7 @@ def test_the_commands_take_folders_and_several_files(whole, tmp_path, capsys):
     views = ["--preset", "p.json", "--scene", "s", "--output_dir", str(tmp_path)]
 
     def parsed(*geodata):
-        return build_parser(False).parse_args(["sections", *map(str, geodata), *views])
+        return build_parser("sections").parse_args(["sections", *map(str, geodata), *views])
 
     args = parsed("--surface", tmp_path / "s", "--ortho", *ortho, "--landcover", whole.landcover)
     assert (args.surface, args.ortho, args.landcover) == (surface, ortho, whole.landcover)

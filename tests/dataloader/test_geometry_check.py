@@ -6,9 +6,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from dataloader.geometry_check import check_geometry
 from dataloader.section import SectionDataset
+from geometry.attitude import enu_from_camera, yaw_pitch_roll_from_enu_camera
 
 
 def dataset(section, task="coord"):
@@ -140,17 +142,73 @@ def test_two_mistakes_at_once_are_explained(plane_section):
 def test_a_principal_point_at_the_corner_is_refused_too(plane_section):
     section = plane_section(1)
     write_calibrations(section, "64 64 0 0")
-    with pytest.raises(ValueError, match=r"median distance 57\.\d px.*No usual mistake"):
+    with pytest.raises(
+        ValueError, match=r"median distance 57\.\d px.*principal point were the image's centre, not 0 0: .* 0.00"
+    ):
         check_geometry(dataset(section))
 
 
-def test_what_has_no_usual_explanation_is_refused_all_the_same(plane_section):
+def test_labels_of_other_images_have_another_pose(plane_section):
     section = plane_section(4)
     labels = sorted((section / "init").iterdir())
     moved = [torch.load(path) for path in labels]
     for path, label in zip(labels, moved[1:] + moved[:1], strict=True):
         torch.save(label, path)
-    with pytest.raises(ValueError, match=r"4 of 4 images looked at disagree\)\. No usual mistake"):
+    with pytest.raises(
+        ValueError, match=r"4 of 4 images .*\. Another pose fits the labels \(75\.7 m and 12\.1 degrees away; 0\.00"
+    ):
+        check_geometry(dataset(section))
+
+
+def test_what_has_no_usual_explanation_is_refused_all_the_same(plane_section):
+    section = plane_section(2)
+    for path in sorted((section / "init").iterdir()):
+        torch.save(torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0)) * 50, path)
+    with pytest.raises(ValueError, match=r"2 of 2 images looked at disagree\)\. No usual mistake"):
+        check_geometry(dataset(section))
+
+
+def test_mirrored_label_maps_are_explained(plane_section):
+    section = plane_section(2)
+    for path in (section / "init").iterdir():
+        torch.save(torch.load(path).flip(1), path)
+    with pytest.raises(ValueError, match=r"label map were mirrored: its rows run from bottom to top: .* 0\.00 px"):
+        check_geometry(dataset(section))
+
+
+def in_degrees(T):
+    """The attitude's angles in degrees where radians belong."""
+    wrong = T.copy()
+    angles_deg = np.array(yaw_pitch_roll_from_enu_camera(T[:3, :3]))
+    wrong[:3, :3] = enu_from_camera(*np.rad2deg(angles_deg))
+    return wrong
+
+
+def euler_in_degrees(T):
+    wrong = T.copy()
+    wrong[:3, :3] = Rotation.from_euler("zyx", Rotation.from_matrix(T[:3, :3]).as_euler("zyx", degrees=True)).as_matrix()
+    return wrong
+
+
+@pytest.mark.parametrize("function", [in_degrees, euler_in_degrees])
+def test_degrees_for_radians_are_explained(plane_section, function):
+    section = plane_section(2)
+    change_poses(section, function)
+    with pytest.raises(ValueError, match="as if degrees were taken for radians when the rotation was made: .* 0.00 px"):
+        check_geometry(dataset(section))
+
+
+def test_another_origin_is_explained_and_a_wrong_position_is_none(plane_section):
+    section = plane_section(4)
+    shift = np.array([[0, 0, 0, 300], [0, 0, 0, -200.0], [0, 0, 0, 5], [0, 0, 0, 0]])
+    change_poses(section, lambda T: T + shift)
+    with pytest.raises(
+        ValueError, match="different origins: with the camera moved by -300 200 -5 m, the distance is 0.00 px"
+    ):
+        check_geometry(dataset(section))
+    for number in range(4):
+        change_poses(section, lambda T, number=number: T - (1 + number) * shift, f"view_00{number}")
+    with pytest.raises(ValueError, match="every camera is moved, each by another way"):
         check_geometry(dataset(section))
 
 
@@ -176,6 +234,21 @@ def test_images_without_labels_are_left_out_and_said(plane_section, caplog):
     with caplog.at_level(logging.INFO):
         assert check_geometry(dataset(section, "depth")) is None
     assert "not checked" in caplog.text
+
+
+def test_depths_and_normals_are_held_against_the_coordinates(plane_section):
+    section = plane_section(3)
+    for path in (section / "depth").iterdir():
+        torch.save(1000 * torch.load(path), path)
+    for path in (section / "normal").iterdir():
+        torch.save(-torch.load(path), path)
+    check_geometry(dataset(section))
+    with pytest.raises(
+        ValueError, match="labels of train_sim/view_000: depth/ contradicts .*: it holds millimetres instead of"
+    ):
+        check_geometry(dataset(section, "depth"))
+    with pytest.raises(ValueError, match="labels of train_sim/view_000: normals .* they point away from the camera"):
+        check_geometry(dataset(section, "normal"))
 
 
 def test_it_takes_less_than_a_second(plane_section):

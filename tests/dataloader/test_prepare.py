@@ -155,6 +155,19 @@ def test_shading_is_smooth_and_different_in_every_image_and_channel(plane_sectio
     assert trained(raw, grey, "coord", options, seed=5).images_B3HW.shape[1] == 1
 
 
+def test_the_gain_of_shading_at_its_nodes(plane_section):
+    """Common plus half as much per colour, times the amplitude, in the corners of every image."""
+    raw = raw_batch(plane_section(2))
+    raw.images_BHW3.fill_(100)
+    identity = Preprocessing(64, rgb_mean=(0, 0, 0), rgb_std=(1, 1, 1))
+    options = AugmentationOptions(**STILL, shading=0.2)
+    nodes_B4hw = draw_augmentation(options, seed=5, epoch=0, images_seen=0, indices=raw.indices).shading_B4hw
+    gain_B3HW = trained(raw, identity, "coord", options, seed=5).images_B3HW * 2.55
+    corner = (slice(None), slice(None), [0, 0, -1, -1], [0, -1, 0, -1])
+    expected = 1 + 0.2 * (nodes_B4hw[:, :1] + 0.5 * nodes_B4hw[:, 1:])
+    torch.testing.assert_close(gain_B3HW[corner], expected[corner], rtol=1e-3, atol=1e-3)
+
+
 def test_grey_input_has_one_channel(plane_section):
     grey = Preprocessing(64, True, (0.4308,), (0.1724,))
     batch = trained(raw_batch(plane_section(2)), grey, "coord", AugmentationOptions(), seed=2)

@@ -1,5 +1,7 @@
 """Pairing, files of every supported form, and every problem named."""
 
+from dataclasses import asdict
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from PIL import Image
 
 from dataloader.choice import training_sections
 from dataloader.images import decode_image
-from dataloader.labels import read_calibration, read_pose
+from dataloader.labels import read_calibration, read_label, read_pose
 from dataloader.scenes import PUBLISHED_SCENES, measure
 from dataloader.section import SectionDataset, ViewDataset
+from tasks import TASKS
 
 
 def test_samples_come_sorted_by_stem(plane_section):
@@ -180,21 +183,6 @@ def test_an_index_beyond_the_length_is_another_appearance_of_a_sample(plane_sect
     assert np.array_equal(once.view.image_HW3, again.view.image_HW3)
 
 
-def test_the_cache_keeps_what_fits_and_nothing_else(plane_section, monkeypatch):
-    section = plane_section(3)
-    one = SectionDataset([section], "coord", 64)[0].nbytes
-    assert one == 64 * 96 * 3 + 8 * 12 * 3 * 4 + 8 * 12
-    monkeypatch.setattr("dataloader.section._CACHE_BYTES", 2 * one)
-    dataset = SectionDataset([section], "coord", 64, cache=True)
-    first = [dataset[index] for index in range(3)]
-    for file in (section / "rgb").iterdir():
-        file.unlink()
-    for index in (0, 1, 4):
-        assert dataset[index].view is first[index % 3].view and dataset[index].index == index
-    with pytest.raises(FileNotFoundError, match="view_002"):
-        dataset[2]
-
-
 def test_photos_without_truth_are_loaded_as_those_of_sections(plane_section):
     section = plane_section(2, height=80, width=100)
     samples = SectionDataset([section], "coord", 40)
@@ -254,15 +242,54 @@ def test_statistics_need_scene_coordinates(plane_section):
         measure([section.parent / "val_sim"])
 
 
+def test_statistics_without_depth_normals_or_images_are_neutral(tmp_path):
+    section = tmp_path / "train_sim"
+    (section / "init").mkdir(parents=True)
+    torch.save(torch.tensor([1.0, 2.0, 3.0])[:, None, None].expand(3, 8, 12).clone(), section / "init" / "a.dat")
+    measured = measure([section])
+    assert (measured.mean_depth, measured.depth_spread) == (1.0, 0.0)
+    assert measured.mean_normal == pytest.approx((0.0, -np.pi / 2))
+    assert measured.rgb_mean == (0.5, 0.5, 0.5) and measured.grey_mean == pytest.approx((0.5,))
+    assert measured.rgb_std == pytest.approx((0.02, 0.02, 0.02)) and measured.grey_std == pytest.approx((0.02,))
+
+
 def test_published_scenes_have_published_constants():
-    urbanscape, naturescape = PUBLISHED_SCENES["urbanscape"], PUBLISHED_SCENES["naturescape"]
-    assert urbanscape.mean_coord == (-29.34, 184.17, 91.96) and naturescape.mean_coord == (-455.934, 417.50, 520.31)
-    assert (urbanscape.mean_depth, naturescape.mean_depth) == (136.24, 241.47)
-    assert (urbanscape.depth_spread, naturescape.depth_spread) == (43.1, 58.8)
-    assert urbanscape.coord_spread == pytest.approx(np.sqrt(np.mean(np.square([46.4, 63.7, 45.4]))), abs=0.06)
-    assert naturescape.coord_spread == pytest.approx(np.sqrt(np.mean(np.square([61.7, 100.4, 86.2]))), abs=0.06)
-    assert naturescape.rgb_mean == urbanscape.rgb_mean == (0.4245, 0.4375, 0.3836)
-    assert (urbanscape.grey_mean, naturescape.grey_std) == ((0.4308,), (0.1404,))
+    colours = {
+        "rgb_mean": (0.4245, 0.4375, 0.3836),
+        "rgb_std": (0.1823, 0.1701, 0.1854),
+    }
+    assert asdict(PUBLISHED_SCENES["urbanscape"]) == {
+        "mean_coord": (-29.34, 184.17, 91.96), "coord_spread": 52.5, "mean_depth": 136.24, "depth_spread": 43.1,
+        "mean_normal": (-1.0454, -0.9858), **colours, "grey_mean": (0.4308,), "grey_std": (0.1724,),
+    }  # fmt: skip
+    assert asdict(PUBLISHED_SCENES["naturescape"]) == {
+        "mean_coord": (-455.934, 417.50, 520.31), "coord_spread": 84.3, "mean_depth": 241.47, "depth_spread": 58.8,
+        "mean_normal": (-0.7943, -0.9986), **colours, "grey_mean": (0.4084,), "grey_std": (0.1404,),
+    }  # fmt: skip
+    # The spread is the root mean square of the published standard deviations of the axes.
+    for scene, deviations in (("urbanscape", (46.4, 63.7, 45.4)), ("naturescape", (61.7, 100.4, 86.2))):
+        assert PUBLISHED_SCENES[scene].coord_spread == pytest.approx(np.sqrt(np.mean(np.square(deviations))), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no label"),
+        lambda path: path.write_bytes(path.read_bytes()[:300]),
+        lambda path: path.write_bytes(b"PK\x03\x04" + bytes(200)),
+        lambda path: torch.save(Image.new("L", (2, 2)), path),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["empty", "text", "truncated", "zip", "code", "folder"],
+)
+@pytest.mark.parametrize("task", ["coord", "semantics"])
+def test_labels_that_cannot_be_read_are_named(tmp_path, task, damage):
+    path = tmp_path / f"a{TASKS[task].label_suffix}"
+    torch.save(torch.zeros(3, 8, 12), path)
+    damage(path)
+    with pytest.raises(ValueError, match=f"label file .*{path.name} cannot be read: "):
+        read_label(path, TASKS[task])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@
 #include <cstdlib>
 #include <limits>
 
-#include "gradient.h"
+#include "pose_loss.h"
+#include "published_loss.h"
 #include "solver.h"
 
 using namespace dsacstar;
@@ -115,6 +116,20 @@ int main(int argc, char** argv) {
     if (!std::isfinite(loss.loss)) fail("loss not finite", run);
     for (const double g : gradient)
       if (!std::isfinite(g) || (loss.accepted == 0 && g != 0.0)) fail("gradient not finite, or not zero without hypotheses", run);
+
+    PoseLossOptions through;
+    through.hypotheses = 1 + r.below(24), through.max_tries = options.limits.max_tries;
+    through.threshold = options.threshold, through.inlier_alpha = loss_options.inlier_alpha;
+    through.pixel_residual = r.below(3) == 0, through.threads = options.threads;
+    const size_t images = static_cast<size_t>(r.below(3));
+    std::vector<double> gradients(images * 3 * n, 1.0);
+    std::vector<PoseLoss> losses;
+    pose_losses(std::vector<GridInput>(images, in), std::vector<LossModel>(images, model), through, seed, [] { return false; },
+                &losses, gradients.data());
+    for (const PoseLoss& found : losses)
+      if (!std::isfinite(found.loss)) fail("loss through the solver not finite", run);
+    for (const double g : gradients)
+      if (!std::isfinite(g)) fail("gradient through the solver not finite", run);
     slowest = std::max(slowest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   std::printf("%d cases, %d successes, slowest %.2f s\n", runs, successes, slowest);

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from evaluation.checkpoints import find_weights, run_of
+from evaluation.checkpoints import find_weights, named_encoders, run_of, weights_in
 from evaluation.options import parse_options
 from evaluation.sections import section_for
 from runs.record import write_record, write_sidecar
@@ -191,3 +191,48 @@ def test_sections_follow_from_the_run(runs, tmp_path):
     exported.write_bytes(b"weights")
     write_sidecar(exported, make_record("town-coord-oop", kind="pairs", domain="out_of_place"))
     assert section_for("validation", run_of(exported), exported) == "val_oop_drone_real"
+
+
+def test_exported_weights_bring_their_own_record(tmp_path):
+    """They lie in a folder with the run's name but without its record: what they are stands beside the file."""
+    name = "town-coord-decoder_coord_free_depth_normal-senc-pt1.00-ip-ft1.00-unc-MLE-e9-lr0.0001-pairwise-ip-rc1.00-tiny"
+    folder = tmp_path / "decoders" / name
+    folder.mkdir(parents=True)
+    (folder / "model.net").write_bytes(b"weights")
+    record = make_record(name, scene="town", stage="decoder", kind="pairs", domain="in_place")
+    write_sidecar(folder / "model.net", record)
+    asked = ("--search_dir", tmp_path, "--stage", "decoder", "--kind", "pairs", "--domain", "in_place", "--size", "tiny")
+    (found,) = find(*asked, "--session", "enc-pt1.00-ip-ft1.00", "--keywords", "decoder_coord_free_depth_normal")
+    assert found.run.record == record
+    (folder / "model.json").unlink()
+    (found,) = find(*asked)
+    assert found.run.record is None and found.run.domain == "in_place"
+
+
+def test_published_names_of_fused_networks(tmp_path):
+    for name in (
+        "crossloc.net",
+        "model_crossloc_se.net",
+        "model.safetensors",
+        "other.net",
+        "crossloc.txt",
+        "ckpt_iter_0000002.net",
+    ):
+        (tmp_path / name).touch()
+    assert [p.name for p in weights_in(tmp_path)] == [
+        "ckpt_iter_0000002.net", "model.safetensors", "crossloc.net", "model_crossloc_se.net",
+    ]  # fmt: skip
+    (tmp_path / "model.net").touch()
+    assert [p.name for p in weights_in(tmp_path)][1] == "model.net"
+    assert [w.path.name for w in find("--network_in", tmp_path / "crossloc.net")] == ["crossloc.net"]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("crossloc.net", 3), ("model_crossloc_se.net", 4), ("model.net", None), ("ckpt_iter_0000004.net", None),
+        ("model-decoder_coord_free_semantics-senc-x.net", 2), ("m-decoder_coord_free_depth_normal_semantics-senc-x.net", 4),
+    ],
+)  # fmt: skip
+def test_what_a_published_name_says_of_the_encoders(tmp_path, name, number):
+    assert named_encoders(tmp_path / name) == number

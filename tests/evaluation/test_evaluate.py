@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import subprocess
 import sys
+import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluation.coord as coord_module
 from dataloader.batch import Batch
 from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.preprocessing import Preprocessing
@@ -175,7 +179,8 @@ def test_an_evaluation_leaves_all_its_files(plane_section, tmp_path):
 def test_every_image_is_drawn(plane_section, tmp_path):
     plane_section(2, "scene/val_sim")
     make_run(tmp_path / "run")
-    evaluate(on_val_sim(tmp_path, "--plot"), CPU)
+    for _ in range(2):  # again, over those that are there
+        evaluate(on_val_sim(tmp_path, "--plot"), CPU)
     pictures = sorted((tmp_path / "run" / f"val_sim_{NAME}_coord_plots").iterdir())
     assert [p.name for p in pictures] == ["view_000.png", "view_001.png"]
     assert pictures[0].read_bytes().startswith(b"\x89PNG")
@@ -614,6 +619,19 @@ def test_contradictions_are_refused_before_anything_is_written(plane_section, tm
     assert sorted((tmp_path / "run").iterdir()) == before
 
 
+def test_a_folder_that_takes_no_results_is_found_out_before_the_work(plane_section, tmp_path, monkeypatch):
+    plane_section(1, "scene/val_sim")
+    make_run(tmp_path / "run")
+
+    def refuse(*, dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("evaluation.run.load_network", None)
+    with pytest.raises(PermissionError, match=rf"cannot write results into {tmp_path / 'run'}: Read-only file system"):
+        evaluate(on_val_sim(tmp_path), CPU)
+
+
 def test_the_overview_is_of_one_weights_file(plane_section, tmp_path):
     plane_section(2, "scene/val_sim")
     make_run(tmp_path / "run", iterations=(4, 8))
@@ -677,3 +695,72 @@ def test_the_command_reports_errors_in_one_line(repository, tmp_path):
     assert done.returncode == 2 and done.stderr.strip() == f"error: scene folder not found: {tmp_path / 'scene'}"
     done = subprocess.run([*command, "pose"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: unknown --task 'pose'")
+
+
+def test_weights_as_safetensors_give_the_same_results(tmp_path, plane_section, caplog):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    from runs.convert import convert
+
+    plane_section(2, "scene/val_sim")
+    make_run(tmp_path / "run")
+    names = (NAME, "crossloc.safetensors")
+    convert(tmp_path / "run" / NAME, tmp_path / "run" / names[1])
+    for name in names:
+        evaluate(parse("scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path,
+                       "--network_in", tmp_path / "run" / name), CPU)  # fmt: skip
+    first, second = (entries(tmp_path / "run", name=name)[-1] for name in names)
+    assert first["summary"] == second["summary"] and first["settings"] == second["settings"]
+    assert "crossloc.safetensors is named like a network of 3 encoders, but holds 0" in caplog.text
+
+
+def test_many_checkpoints_are_evaluated_in_one_pass_as_each_alone(plane_section, tmp_path, monkeypatch):
+    plane_section(3, "scene/val_sim", height=48, width=80)
+    plane_section(2, "scene/val_drone_sim", seed=1)
+    decoded = []
+    original = SectionDataset.__getitem__
+    monkeypatch.setattr(SectionDataset, "__getitem__", lambda self, i: decoded.append(i) or original(self, i))
+    make_run(tmp_path / "run", iterations=range(1, 11))  # more than are in memory at once
+    sections = ["--section", "val_sim", "val_drone_sim"]
+    common = ["scene", "--task", "coord", "--datasets_dir", tmp_path, *sections, "--network_in"]
+    (tmp_path / "run" / "ckpt_iter_0000005.net").write_bytes(b"damaged")
+    outcome = evaluate(parse(*common, tmp_path / "run"), CPU)
+    names = [f"ckpt_iter_{n:07d}.net" for n in (1, 2, 3, 4, 6, 7, 8, 9, 10)]
+    assert [path.name for path in outcome.evaluated] == names and len(outcome.damaged) == 1
+    checks = decoded.count(0) - 2 * 2  # the geometry check looks at the photos, too
+    assert checks <= 2, "two passes over each section, whatever the number of checkpoints"
+    for name in names[3:6]:
+        together = [(e["section"], e["summary"]) for e in entries(tmp_path / "run", name=name)]
+        alone = tmp_path / "alone"
+        alone.mkdir(exist_ok=True)
+        for file in (name, "training.json"):
+            (alone / file).write_bytes((tmp_path / "run" / file).read_bytes())
+        evaluate(parse(*common, alone / name), CPU)
+        assert [(e["section"], e["summary"]) for e in entries(alone, name=name)] == together
+        assert [section for section, _ in together] == ["val_sim", "val_drone_sim"]
+        tables = [(folder / f"val_sim_{name}_task_coord.csv").read_text() for folder in (alone, tmp_path / "run")]
+        assert tables[0] == tables[1]
+
+
+def test_poses_are_solved_beside_the_network(plane_section, monkeypatch):
+    """While the network computes the third batch, the solver may still be busy with the first; the order stays."""
+    section = plane_section(6)
+    order, first_solved = [], threading.Event()
+
+    def stream():
+        for number, p in enumerate(noisy_truth(section, 0.02)):
+            order.append(("network", number))
+            if number == 1:
+                assert first_solved.wait(20), "the solver waits for the consumer"
+            yield p
+
+    original = coord_module.solve_poses
+
+    def solve(*arguments, **keywords):
+        poses = original(*arguments, **keywords)
+        first_solved.set()
+        return poses
+
+    monkeypatch.setattr(coord_module, "solve_poses", solve)
+    results = list(coord_results(stream(), SolverOptions()))
+    assert [r.stem for r in results] == [f"train_sim/view_{i:03d}" for i in range(6)]
+    assert max(r.translation_m for r in results) < 0.1 and len(order) == 2

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from evaluation import overview, pictures
+from evaluation.coord import CoordResult
 from evaluation.measures import DenseResult
-from evaluation.pictures import coordinate_colours, coordinate_range, draw_depth, draw_normal, draw_semantics, figure
+from evaluation.metrics import CoordSummary, coord_summary
+from evaluation.pictures import (
+    coordinate_colours,
+    coordinate_range,
+    draw_coord,
+    draw_depth,
+    draw_normal,
+    draw_prediction,
+    draw_semantics,
+    figure,
+)
+from localization.solving import EstimatedPose
 
 IMAGE = np.zeros((8, 16, 3), np.uint8)
 
@@ -57,3 +72,73 @@ def test_colours_of_coordinates():
     assert low == pytest.approx([1] * 3) and high == pytest.approx([99] * 3)
     low, high = coordinate_range(np.zeros((3, 0)))
     assert low.tolist() == [0, 0, 0] and high.tolist() == [1, 1, 1]
+
+
+def coord_result(stem="s/a", *, off_m=0.5, x=0.0, success=True, sigma_hw=None):
+    """Two labelled cells whose prediction is off by 3 and 4 m, and one without a label; a camera at x."""
+    true_3hw = np.array([[[x, x + 10.0, 0.0]], [[0.0, 10.0, 0.0]], [[0.0, 0.0, 0.0]]])
+    predicted_3hw = true_3hw + np.array([[[3.0, 0.0, 1.0]], [[0.0, 4.0, 1.0]], [[0.0, 0.0, 1.0]]])
+    true_44, estimated_44 = np.eye(4), np.eye(4)
+    true_44[:3, 3], estimated_44[:3, 3] = (x, 0, 0), (x + off_m, 0, 0)
+    image_HW3 = np.full((8, 24, 3), 77, np.uint8)
+    errors = (off_m, 0.25) if success else (np.inf, np.inf)
+    pose = EstimatedPose(estimated_44 if success else np.eye(4), success, 7)
+    return CoordResult(
+        stem, image_HW3, predicted_3hw, true_3hw, np.array([[True, True, False]]), sigma_hw, pose, true_44, *errors
+    )
+
+
+def test_coord_panels():
+    (true, true_hw3), (predicted, predicted_hw3), (distance, distance_hw) = panels(draw_coord, coord_result())
+    assert (true, predicted, distance) == ("true coordinates", "predicted; pose off by 0.50 m, 0.2 deg", "distance")
+    np.testing.assert_allclose(true_hw3[0, 1, :2], [1, 1])
+    np.testing.assert_allclose(true_hw3[0, 2], true_hw3[0, 2, ::-1])  # grey: no label
+    assert predicted_hw3[0, 0, 0] > true_hw3[0, 0, 0] and predicted_hw3[0, 0, 1] == true_hw3[0, 0, 1]
+    np.testing.assert_array_equal(distance_hw, [[3, 4, np.nan]])
+
+
+def drawn(monkeypatch, module, draw):
+    """The figure that `draw` would have saved."""
+    kept = []
+    monkeypatch.setattr(module, "save_figure", lambda made, path: kept.append(made))
+    draw()
+    return kept[0]
+
+
+@pytest.mark.parametrize("sigma_hw", [None, np.array([[1.0, 2.0, 3.0]])])
+def test_a_prediction_is_drawn_beside_its_image(monkeypatch, sigma_hw):
+    result = coord_result(sigma_hw=sigma_hw)
+    made = drawn(monkeypatch, pictures, lambda: draw_prediction(result, draw_coord, Path("unused.png")))
+    axes = [axis for axis in made.axes if axis.get_label() != "<colorbar>"]
+    assert len(axes) == 4 + (sigma_hw is not None) and axes[0].get_title() == "s/a"
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), result.image_HW3)
+    if sigma_hw is not None:
+        np.testing.assert_array_equal(axes[4].images[0].get_array(), sigma_hw)
+        assert axes[4].get_title() == "predicted standard deviation"
+
+
+def test_the_overview_as_data(monkeypatch, tmp_path):
+    """Rows from best to worst, one scale of error for all, the track, and failures counted instead of drawn."""
+    results = [coord_result(f"s/{i}", off_m=off, x=10.0 * i) for i, off in enumerate((0.5, 2.0, 1.0))]
+    results += [coord_result("s/far", off_m=1e4, x=20.0), coord_result("s/none", success=False, x=5.0)]
+    summary = coord_summary([r.translation_m for r in results], [r.rotation_deg for r in results], np.array([3.0, 4.0]))
+    made = drawn(
+        monkeypatch, overview, lambda: overview.draw_overview(results, summary, "a title", tmp_path / "o" / "x.png")
+    )
+    assert isinstance(summary, CoordSummary) and made.get_suptitle() == "a title"
+    left, right = made.subfigs
+    assert left.bbox.width == pytest.approx(1.5 * right.bbox.width)
+    rows = [axis for axis in left.axes if axis.get_label() != "<colorbar>"]
+    assert [axis.get_title() for axis in rows[:4]] == ["image", "true coordinates", "predicted coordinates", "error"]
+    assert rows[0].get_ylabel() == "0\npose off by 0.50 m, 0.2 deg" and rows[-4].get_ylabel() == "none\nno pose"
+    for axis in rows[3::4]:
+        assert axis.images[0].get_clim() == pytest.approx((0.0, 4.0))
+    bars = [axis for axis in left.axes if axis.get_label() == "<colorbar>"]
+    assert [bar.get_ylabel() for bar in bars] == ["distance to the true coordinate, m"]
+    plan, text = right.axes
+    marks = {line.get_label(): line.get_xydata() for line in plan.lines if not line.get_label().startswith("_")}
+    np.testing.assert_allclose(marks["true position"][:, 0], [0, 10, 20, 20, 5])
+    np.testing.assert_allclose(marks["estimated position"][:3, 0], [0.5, 12, 21])
+    assert plan.get_title() == "from above; 1 estimates outside the frame, 1 images without a pose"
+    assert (plan.get_xlabel(), plan.get_ylabel()) == ("x, m", "y, m")
+    assert plan.get_xlim()[1] < 40 and "Median Error" in text.texts[0].get_text()

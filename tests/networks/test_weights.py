@@ -6,7 +6,9 @@ import os
 import pickle
 import resource
 import signal
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,14 +98,38 @@ def test_code_in_a_file_is_not_run(good, tmp_path):
     (tmp_path / "plain.net").write_bytes(pickle.dumps({"mean": _Touch(touched)}))
     torch.save(TransPoseNet(TINY), tmp_path / "module.net")
     for name, found in (
-        ("code.net", r"io\.open"),
+        ("code.net", r"a Python object \(io\.open\)"),
         ("plain.net", ""),
-        ("module.net", r"networks\.transposenet\.TransPoseNet"),
+        ("module.net", r"a Python object \(networks\.transposenet\.TransPoseNet\)"),
     ):
         with pytest.raises(ValueError, match=rf"{name}.*{found}.*expected a plain state dict") as caught:
             load_network(tmp_path / name)
         assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
     assert not touched.exists()
+
+
+def test_files_that_people_mistake_for_weights_are_named(good, tmp_path):
+    for name, entries in {"zip.net": ["readme.txt"], "script.net": ["m/data.pkl", "m/code/__torch__.py"]}.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for entry in entries:
+                archive.writestr(entry, "hello")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    contents = {
+        "lfs.net": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 107000000\n",
+        "page.net": b"\n<!DOCTYPE html><html>404</html>", "empty.net": b"", "json.net": b'{"mean": 1}',
+        "array.net": (tmp_path / "array.npy").read_bytes(), "gzip.net": b"\x1f\x8b\x08\x00", "keras.net": b"\x89HDF\r\n",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name, kind in {
+        "lfs.net": "a Git LFS pointer instead of the file", "page.net": "a web page", "empty.net": "an empty file",
+        "json.net": "a JSON text", "array.net": "a NumPy array", "gzip.net": "a gzip archive", "keras.net": "an HDF5 file",
+        "script.net": "a TorchScript archive, whose code is not run",
+        "zip.net": r"a zip archive of other things \(readme\.txt\)",
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{name} is {kind}.*; expected a plain state dict") as caught:
+            load_network(tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 def test_damaged_files_are_refused_wherever_they_are_damaged(good, tmp_path):

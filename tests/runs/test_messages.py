@@ -14,6 +14,8 @@ from runs.messages import explained
      "out of memory ([enforce] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes): less"),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nException raised from"),
      "DataLoader worker (pid 7) is killed by signal: Killed. again"),
+    (ConnectionResetError(104, "Connection reset by peer"),
+     "a DataLoader worker was lost ([Errno 104] Connection reset by peer). again"),
 ])  # fmt: skip
 def test_one_line(error, text):
     assert explained(error, memory="less", loader="again") == text

@@ -28,6 +28,20 @@ CASES = {
         f"{VALIDATION}/validate_encoder_finetune.sh", ["urbanscape", "coord", "TINY"],
         {"CKPT_DIR": "/ckpt", "MIN_CKPT_ITER": "1000"},
     ),
+    "ddloc_default": (
+        f"{TRAINING}/ddloc.sh", ["naturescape", "out_of_place"], {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data"},
+    ),
+    "ddloc_environment": (
+        f"{TRAINING}/ddloc.sh", ["field", "in_place", "transposenet"],
+        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2", "LR": "0.01",
+         "IMAGE_HEIGHT": "160", "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8"},
+    ),
+    "e2e": (f"{TRAINING}/encoder_e2e.sh", ["urbanscape", "coord", "TINY"], {}),
+    "e2e_decoder": (
+        f"{TRAINING}/encoder_e2e.sh", ["urbanscape", "coord", "FULL", "1", "in_place", "0.5"],
+        {"E2E_WEIGHTS": "/weights/model.net", "EPOCHS": "7", "LR": "0.00001", "NPROC": "2"},
+    ),
+    "validate_e2e": (f"{VALIDATION}/validate_encoder_e2e.sh", ["urbanscape", "coord", "TINY"], {"CKPT_DIR": "/ckpt"}),
     "validate_finetune_oop": (
         f"{VALIDATION}/validate_encoder_finetune.sh", ["urbanscape", "coord"], {"CKPT_DIR": "/ckpt/run-oop-rc1.00"},
     ),
@@ -62,8 +76,20 @@ def test_commands(repository, name):
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "coord", "FULL", "1", "mars"], {}, "unknown REAL_DOMAIN 'mars'"),
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", "", "FULL", "1", "", "", "maybe"], {}, "unknown UNC 'maybe'"),
         (f"{TRAINING}/encoder_pretrain.sh", list("abcdefghi"), {}, "at most 8 arguments"),
+        (f"{TRAINING}/ddloc.sh", ["field", "mars"], {}, "unknown DOMAIN 'mars'"),
+        (f"{TRAINING}/ddloc.sh", ["field", "in_place", "forest"], {}, "unknown REGRESSOR 'forest'"),
+        (f"{TRAINING}/ddloc.sh", list("abcde"), {}, "at most 4 arguments"),
+        (f"{TRAINING}/ddloc.sh", ["atlantis"], {"DRY_RUN": "0"}, "unknown data set 'atlantis'"),
         (f"{TRAINING}/encoder_pretrain.sh", ["atlantis"], {"DRY_RUN": "0"}, "unknown data set 'atlantis'"),
         (f"{VALIDATION}/validate_encoder_pretrain.sh", ["urbanscape"], {"MIN_CKPT_ITER": "many"}, "MIN_CKPT_ITER"),
+        (f"{TRAINING}/encoder_e2e.sh", ["urbanscape", "depth"], {}, "poses come out of the task coord, not of 'depth'"),
+        (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape"], {"NPROC": "many"}, "NPROC must be a positive number"),
+        (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape"], {"NNODES": "2"}, "NNODES=2 needs MASTER_ADDR"),
+        (
+            f"{TRAINING}/encoder_pretrain.sh", ["urbanscape"], {"NNODES": "2", "MASTER_ADDR": "a", "NODE_RANK": "2"},
+            "needs NODE_RANK, this machine's number from 0 to 1, got '2'",
+        ),
+        (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", *[""] * 6, "1"], {"NPROC": "2"}, "CUDA_ID chooses one GPU"),
     ],
 )  # fmt: skip
 def test_refusals(repository, script, arguments, environment, message):
@@ -95,3 +121,24 @@ def test_quickstart_chains_the_published_steps(repository, tmp_path, arguments):
     positions = iter(programs)
     assert all(any(step in line for line in positions) for step in order)
     assert not any("test_drone" in line for line in programs if "train_single" in line or "select" in line)
+
+
+@pytest.mark.parametrize(
+    "environment, launcher",
+    [
+        ({}, "python3 "),
+        ({"NPROC": "1", "NNODES": "1"}, "python3 "),
+        ({"NPROC": "4"}, "python3 -m torch.distributed.run --nnodes 1 --nproc_per_node 4 --standalone "),
+        (
+            {"NPROC": "4", "NNODES": "2", "MASTER_ADDR": "10.0.0.1", "SLURM_NODEID": "1"},
+            "python3 -m torch.distributed.run --nnodes 2 --nproc_per_node 4 --node_rank 1 --master_addr 10.0.0.1 "
+            "--master_port 29500 ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("script", ["encoder_pretrain.sh", "decoder_finetune.sh"])
+def test_several_processes_are_started_by_torchrun(repository, environment, launcher, script):
+    result = run_script(repository, f"{TRAINING}/{script}", ["urbanscape"], environment)
+    assert result.returncode == 0, result.stderr
+    program = "train_single_task.py" if script == "encoder_pretrain.sh" else "finetune_decoder_single_task.py"
+    assert result.stdout.startswith(f"{launcher}{repository}/{program} urbanscape --task coord ")

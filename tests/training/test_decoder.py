@@ -8,6 +8,7 @@ import torch
 
 from networks import load_network, load_state_dict
 from runs import read_record
+from runs.convert import convert
 from tests.training.small_runs import SMALL, options
 from training.loop import train
 from training.options import add_decoder_arguments, decoder_options_from
@@ -103,6 +104,17 @@ def test_a_decoder_run_can_be_continued_from_its_weights_and_resumed(encoders):
     more = train(decoder(root, weights, "--reuse_coord_encoder", "--session", "cont", "--network_in", first.latest))
     assert more.output.name.endswith("-tiny-resume")
     assert train(decoder(root, weights, "--reuse_coord_encoder", "--session", "cont", "--auto_resume")).done
+
+
+def test_encoders_may_be_safetensors(encoders):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    root, weights = encoders
+    convert(weights["coord"], root / "coord.safetensors")
+    run = train(decoder(root, {**weights, "coord": root / "coord.safetensors"}, "--session", "safe", "-lr", 1e-12))
+    record = read_record(run.checkpoints / "training.json")
+    assert record.parents[0].name == read_record(weights["coord"].with_suffix(".json")).name and record.sim_chunk == 1.0
+    fused, coord = load_state_dict(run.latest), load_state_dict(weights["coord"])
+    torch.testing.assert_close(fused["decoder.fc1.weight"], coord["decoder.fc1.weight"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ def csv_rows(run):
 def fail_at(monkeypatch, number, error):
     original, calls = loop._Trainer._step, []
 
-    def step(self, raw, epoch, log):
+    def step(self, raw, draws, epoch, log):
         calls.append(1)
         if len(calls) == number:
             raise error
-        return original(self, raw, epoch, log)
+        return original(self, raw, draws, epoch, log)
 
     monkeypatch.setattr(loop._Trainer, "_step", step)
 

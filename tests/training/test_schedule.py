@@ -50,8 +50,8 @@ def test_the_rate_moves_the_weights(tmp_path, plane_section, monkeypatch):
     seen = []
     original = loop._Trainer._step
 
-    def step(self, raw, epoch, log):
-        original(self, raw, epoch, log)
+    def step(self, raw, draws, epoch, log):
+        original(self, raw, draws, epoch, log)
         seen.append({group["lr"] for group in self.optimizer.param_groups})
 
     monkeypatch.setattr(loop._Trainer, "_step", step)

@@ -8,7 +8,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "gradient.h"
+#include "pose_loss.h"
+#include "published_loss.h"
 #include "score.h"
 #include "solver.h"
 
@@ -173,6 +174,50 @@ py::list solve(const FloatArray& scene_coords, const py::object& camera_coords, 
   return out;
 }
 
+// `world_from_cam`: 16 numbers, row-major.
+LossModel loss_model(const double* world_from_cam, double w_rot, double w_trans, double soft_clamp) {
+  LossModel model;
+  Eigen::Vector3d centre;
+  for (int i = 0; i < 3; ++i) {
+    centre[i] = world_from_cam[4 * i + 3];
+    for (int j = 0; j < 3; ++j) model.truth.R(j, i) = world_from_cam[4 * i + j];
+  }
+  model.truth.t = -(model.truth.R * centre);
+  model.w_rot = w_rot, model.w_trans = w_trans, model.soft_clamp = soft_clamp;
+  return model;
+}
+
+// Returns (losses [B], distinct poses [B], gradient [B, 3, h, w] float64).
+py::tuple pose_losses_of(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
+                         const py::object& mask, const DoubleArray& world_from_cam, double subsampling, int hypotheses,
+                         double threshold, double inlier_alpha, int max_tries, bool pixel_residual, double w_rot,
+                         double w_trans, double soft_clamp, int threads, uint64_t seed) {
+  Batch batch;
+  gather_batch(scene_coords, camera_coords, intrinsics, py::none(), mask, subsampling, &batch);
+  const auto [images, height, width] = batch.shape;
+  require(world_from_cam.size() == 16 * images, "gt_poses must be [B, 4, 4]");
+  std::vector<LossModel> models;
+  for (py::ssize_t b = 0; b < images; ++b)
+    models.push_back(loss_model(world_from_cam.data() + 16 * b, w_rot, w_trans, soft_clamp));
+  PoseLossOptions options;
+  options.hypotheses = hypotheses, options.max_tries = max_tries;
+  options.threshold = threshold, options.inlier_alpha = inlier_alpha;
+  options.pixel_residual = pixel_residual, options.threads = threads;
+  DoubleArray gradient({images, py::ssize_t{3}, height, width}), losses(images);
+  py::array_t<int> poses(images);
+  double* gradient_data = gradient.mutable_data();
+  std::vector<PoseLoss> found;
+  bool done = false;
+  {
+    const py::gil_scoped_release release;
+    done = pose_losses(batch.inputs, models, options, seed, signalled, &found, gradient_data);
+  }
+  if (!done) throw py::error_already_set();
+  for (size_t b = 0; b < found.size(); ++b)
+    losses.mutable_data()[b] = found[b].loss, poses.mutable_data()[b] = found[b].poses;
+  return py::make_tuple(losses, poses, gradient);
+}
+
 // Returns (expected loss, accepted hypotheses, gradient [3, h, w] float64).
 py::tuple expected_loss_of(const FloatArray& scene_coords, const py::object& camera_coords, const py::object& intrinsics,
                            const DoubleArray& world_from_cam, double subsampling, int hypotheses, double threshold,
@@ -198,15 +243,7 @@ py::tuple expected_loss_of(const FloatArray& scene_coords, const py::object& cam
     require(k.size() == 4, "intrinsics must be [4]");
     in.intrinsics = {k.data()[0], k.data()[1], k.data()[2], k.data()[3]};
   }
-  LossModel model;
-  const auto m = world_from_cam.unchecked<2>();
-  Eigen::Vector3d centre;
-  for (int i = 0; i < 3; ++i) {
-    centre[i] = m(i, 3);
-    for (int j = 0; j < 3; ++j) model.truth.R(j, i) = m(i, j);
-  }
-  model.truth.t = -(model.truth.R * centre);
-  model.w_rot = w_rot, model.w_trans = w_trans, model.soft_clamp = soft_clamp;
+  const LossModel model = loss_model(world_from_cam.data(), w_rot, w_trans, soft_clamp);
   LossOptions options;
   options.hypotheses = hypotheses, options.max_tries = max_tries;
   options.threshold = threshold, options.max_error = max_error, options.inlier_alpha = inlier_alpha;
@@ -236,5 +273,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("expected_loss", &expected_loss_of, py::arg("scene_coords"), py::arg("camera_coords"), py::arg("intrinsics"),
         py::arg("world_from_cam"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"),
         py::arg("inlier_alpha"), py::arg("max_error"), py::arg("max_tries"), py::arg("w_rot"), py::arg("w_trans"),
-        py::arg("soft_clamp"), py::arg("seed"), "Expected loss: (loss, accepted hypotheses, gradient [3, h, w]).");
+        py::arg("soft_clamp"), py::arg("seed"), "Published loss: (loss, accepted hypotheses, gradient [3, h, w]).");
+  m.def("pose_losses", &pose_losses_of, py::arg("scene_coords"), py::arg("camera_coords"), py::arg("intrinsics"), py::arg("mask"),
+        py::arg("world_from_cam"), py::arg("subsampling"), py::arg("hypotheses"), py::arg("threshold"), py::arg("inlier_alpha"),
+        py::arg("max_tries"), py::arg("pixel_residual"), py::arg("w_rot"), py::arg("w_trans"), py::arg("soft_clamp"),
+        py::arg("threads"), py::arg("seed"), "Losses through the solver: (losses [B], poses [B], gradient [B, 3, h, w]).");
 }

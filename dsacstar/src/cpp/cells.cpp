@@ -101,7 +101,7 @@ void load_cells(const GridInput& in, Cells* cells) {
     const float y = static_cast<float>(in.scene_coords[plane + k] - oy);
     const float z = static_cast<float>(in.scene_coords[2 * plane + k] - oz);
     if (!(std::abs(x) < kFarthest && std::abs(y) < kFarthest && std::abs(z) < kFarthest)) continue;
-    float a, b, c;
+    float a, b, c = 1.0f;
     if (rgbd) {
       a = in.camera_coords[k], b = in.camera_coords[plane + k], c = in.camera_coords[2 * plane + k];
       if (!(std::abs(a) < kFarthest && std::abs(b) < kFarthest && std::abs(c) < kFarthest)) continue;
@@ -109,7 +109,6 @@ void load_cells(const GridInput& in, Cells* cells) {
     } else {
       const int row = cell / in.width;
       a = static_cast<float>(first_x + per_x * (cell - row * in.width)), b = static_cast<float>(first_y + per_y * row);
-      c = 1.0f / std::sqrt(a * a + b * b + 1.0f);
     }
     if (cells->weighted) {
       const float sigma = in.sigma[k];
@@ -123,6 +122,12 @@ void load_cells(const GridInput& in, Cells* cells) {
     ++i;
   }
   cells->count = static_cast<int>(i);
+  // In a loop of its own, which compilers vectorise.
+  if (!rgbd) {
+    const float *a = cells->a.data(), *b = cells->b.data();
+    float* c = cells->c.data();
+    for (size_t j = 0; j < i; ++j) c[j] = 1.0f / std::sqrt(a[j] * a[j] + b[j] * b[j] + 1.0f);
+  }
   for (; i < padded; ++i) {
     cells->x[i] = cells->y[i] = cells->z[i] = cells->a[i] = cells->b[i] = cells->precision[i] = 0.0f;
     cells->c[i] = 1.0f;

@@ -138,6 +138,7 @@ Matrix6d weighted_form(const Blocks& blocks, const BlockMatrix& K) {
 
 // B in units in which A is sum w J^T J, w as in CellFields, and H = that matrix.
 Matrix6d score_covariance(const Blocks& blocks, const Matrix6d& H) {
+  constexpr double kNegligible = 14.0;  // nats below the best: nothing to the average, and larger eta only less
   const int n = blocks.count;
   const double independent_weight = blocks.weight.mean();
   std::vector<Correlation> found;
@@ -145,6 +146,7 @@ Matrix6d score_covariance(const Blocks& blocks, const Matrix6d& H) {
   BlockMatrix none = BlockMatrix::Zero(n, n);
   found.push_back(restricted_likelihood(blocks, none, 0.0));
   prior.push_back(kUncorrelated);
+  double highest = found.front().log_likelihood;
   for (const double length : kLengths) {
     BlockMatrix K(n, n);
     for (int i = 0; i < n; ++i)
@@ -162,10 +164,10 @@ Matrix6d score_covariance(const Blocks& blocks, const Matrix6d& H) {
         c.shared = eta * shared;
       }
       found.push_back(c);
+      if (c.log_likelihood < highest - kNegligible) break;
+      highest = std::max(highest, c.log_likelihood);
     }
   }
-  double highest = -std::numeric_limits<double>::infinity();
-  for (const Correlation& c : found) highest = std::max(highest, c.log_likelihood);
   Matrix6d B = Matrix6d::Zero();
   double total = 0;
   for (size_t i = 0; i < found.size(); ++i) {

@@ -36,9 +36,12 @@ constexpr double kVarianceFloor = 1e-10;  // of s1^2: exact input must not drive
 // s2^2 / s1^2 stays above this: low while the inlier component still shrinks towards the inliers, high once it has,
 // where overlapping components would only trade cells slowly.
 constexpr double kSeparationPulling = 4.0, kSeparationFinal = 16.0;
+constexpr double kLeastShare = 1e-3;       // of the inliers, and of all others
 constexpr double kMiddleRatio = 9.0;       // variance of the middle component over the inliers'
 constexpr int kGuessCells = 256;           // enough for a first guess of the mixture
+constexpr double kFewestInliers = 20.0;    // fewer are a mixture that has collapsed onto what fits by chance
 constexpr double kMixtureTolerance = 0.03; // relative change of s1^2 in a last round
+constexpr double kRounding = 3e-8;         // of the median depth (or focal length): root mean square movement below float's reach
 constexpr double kLongestTurn = 0.5;       // radians in one round
 constexpr double kDepthGate = 0.1;         // of the median depth: cells nearer than it take no part
 constexpr double kMiddleShare = 0.02;      // a middle component smaller than this is not worth its rounds
@@ -50,7 +53,14 @@ constexpr int kSigmaPowers = 5;            // powers of sigma that are compared:
 // which takes them as independent is far too sure of small differences, and sigma deserves the benefit of the doubt.
 constexpr double kSigmaDoubt = 32.0;
 
+// ---- the loss that trains through the estimator
+constexpr int kMostOptima = 16;          // distinct poses of an image that share the expectation
+constexpr double kLeastLogOdds = -25.0;  // trials whose score lies farther below the best cannot move it
+constexpr double kStepsOfNarrow = 4.0;   // steps per octave to which the choice's width is rounded, so that it has no derivative
+constexpr int kTrialsPerTask = 8;        // hypotheses that one thread takes at a time
+
 // ---- outputs
+constexpr int kFewestCorrelated = 400;     // cells below which the evidence is counted without their errors' correlation
 constexpr int kMostBlocks = 24;            // of the grid, for the residuals' correlation
 constexpr double kFalseAlarms = 1e-3;      // expected number of poses as good by chance that a success may have
 constexpr double kNear = 0.03;             // confidence is the probability of an error below this share of the depth

@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "estimators.h"
+#include "local_search.h"
 #include "policy.h"
 #include "random.h"
-#include "refine.h"
 
 namespace dsacstar {
 
@@ -76,7 +76,11 @@ template <class Estimator>
 class Search {
  public:
   Search(Estimator& estimator, const RansacLimits& limits, uint64_t seed)
-      : estimator_(estimator), limits_(limits), seed_(seed), subset_(std::min(estimator.cells(), limits.subset)) {}
+      : estimator_(estimator),
+        limits_(limits),
+        seed_(seed),
+        subset_(std::min(estimator.cells(), limits.subset)),
+        local_(estimator, subset_, limits.max_rounds) {}
 
   RansacOutcome run() {
     if (estimator_.cells() < Estimator::kSample) return outcome_;
@@ -87,12 +91,12 @@ class Search {
                                                       : std::min(drawn + policy::kBatch, std::max(limits_.most_hypotheses, limits_.hypotheses));
       if (drawn == wanted) break;
       draw_batch(wanted);
-      try_batch(drawn);
+      try_batch();
       if (!trials_.empty()) choose();
       if (enough()) break;
     }
-    if (trials_.empty()) return outcome_;
-    finish();
+    if (!trials_.empty()) finish();
+    outcome_.rounds += local_.rounds();
     return outcome_;
   }
 
@@ -101,11 +105,6 @@ class Search {
     Ranks ranks;
     CameraPose pose;
     double prior;
-  };
-  struct Trial {
-    Refinement refined;
-    double power;  // of sigma
-    double score;
   };
 
   Draw way(int index) const {
@@ -126,9 +125,8 @@ class Search {
     }
   }
 
-  // Refines the best of the hypotheses from `begin` on by either score, each kind of pose once.
-  void try_batch(int begin) {
-    (void)begin;
+  // Refines the best of the hypotheses not yet tried by either score, each kind of pose once.
+  void try_batch() {
     std::vector<const Drawn*> chosen;
     const auto take = [&](auto better) {
       std::vector<const Drawn*> order;
@@ -153,129 +151,46 @@ class Search {
     for (const double power : {0.0, 1.0}) {
       if (power > 0.0 && !estimator_.weighted()) break;
       if (estimator_.weighted()) estimator_.use_sigma(power);
-      for (const Drawn* candidate : chosen) try_out(candidate->pose, power);
+      for (const Drawn* candidate : chosen) local_.try_out(candidate->pose, power, &trials_);
     }
   }
 
-  // One refinement whose noise is measured; where that comes out beyond the threshold, which competing structures can
-  // do as well as noise, another whose inliers stay within it.
-  void try_out(const CameraPose& pose, double power) {
-    const Mixture guess = estimator_.guess(pose, subset_);
-    const Refinement free = refine(pose, guess, subset_, policy::kTrialRounds, policy::kSubsetTolerance);
-    trials_.push_back({free, power, 0.0});
-    const double cap = policy::kCap * estimator_.residual_threshold(pose, subset_);
-    if (free.mixture.inlier_var <= cap * cap) return;
-    Mixture capped = guess;
-    capped.most_inlier_var = cap * cap;
-    capped.inlier_var = std::min(guess.inlier_var, cap * cap);
-    trials_.push_back({refine(pose, capped, subset_, policy::kTrialRounds, policy::kSubsetTolerance), power, 0.0});
-  }
-
-  Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, int rounds, double tolerance) {
-    RefineLimits limits;
-    limits.max_rounds = rounds, limits.tolerance = tolerance;
-    const Refinement refined = estimator_.refine(pose, mixture, count, limits);
-    outcome_.rounds += refined.rounds;
-    return refined;
-  }
-
-  double score(const CameraPose& pose) const {
-    return estimator_.agree(pose, subset_, outcome_.narrow) - 0.5 * estimator_.prior_square(pose);
-  }
-
-  // The trial that most cells agree with, at the threshold or at the noise of the one that agrees best there. Sigma does
-  // not count in it: what it is worth is not known yet.
+  // Sigma does not count in the choice: what it is worth is not known yet.
   void choose() {
     if (estimator_.weighted()) estimator_.use_sigma(0.0);
-    outcome_.narrow = estimator_.residual_threshold(trials_.front().refined.pose, subset_);
-    best_ = arg_best();
-    const CameraPose& pose = trials_[best_].refined.pose;
-    const double threshold = estimator_.residual_threshold(pose, subset_);
-    noise_ = estimator_.noise(pose, subset_, threshold);
-    outcome_.narrow = std::max(threshold, policy::kScalesOfNoise * noise_);
-    best_ = arg_best();
-  }
-
-  size_t arg_best() {
-    size_t best = 0;
-    for (size_t i = 0; i < trials_.size(); ++i) {
-      trials_[i].score = score(trials_[i].refined.pose);
-      if (trials_[i].score > trials_[best].score) best = i;
-    }
-    return best;
+    choice_ = local_.choose(&trials_);
+    outcome_.narrow = choice_.narrow;
   }
 
   // Whether samples of the best pose's inliers have been drawn so often that a better pose would have been seen. A pose
   // whose noise comes near the threshold may be a compromise between structures: it must be seen more often.
   bool enough() {
     if (trials_.empty()) return false;
-    const CameraPose& pose = trials_[best_].refined.pose;
+    const CameraPose& pose = trials_[choice_.best].refined.pose;
     const double threshold = estimator_.residual_threshold(pose, subset_);
-    const bool clear = noise_ < policy::kClearNoise * threshold;
+    const bool clear = choice_.noise < policy::kClearNoise * threshold;
     if (!clear && outcome_.hypotheses < limits_.hypotheses) return false;
-    const Agreement share = estimator_.agreement(pose, subset_, std::min(outcome_.narrow, 2.0 * noise_));
+    const Agreement share = estimator_.agreement(pose, subset_, std::min(outcome_.narrow, 2.0 * choice_.noise));
     const auto power = [](double x) { return Estimator::kSample == 4 ? x * x * x * x : x * x * x; };
     const double good = tries_[0] * power(share.uniform) + tries_[1] * power(share.by_sigma) + tries_[2] * power(share.guided);
     return good > (clear ? policy::kEnoughSamples : policy::kEnoughUnclear) &&
            estimator_.false_alarms(pose, std::min(subset_, 512), 1.0) < std::log(policy::kFalseAlarms);
   }
 
-  // Convergence on the subset, the worth of sigma, a second look, a second structure, then all cells.
+  // The worth of sigma, convergence on the subset, a second structure, then all cells.
   void finish() {
     outcome_.found = true;
-    Trial best = trials_[best_];
+    Trial best = trials_[choice_.best];
     if (estimator_.weighted()) {
       outcome_.sigma_power = estimator_.sigma_power(best.refined.pose, subset_);
       estimator_.use_sigma(outcome_.sigma_power);
-      if (outcome_.sigma_power != best.power) best.refined = refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_, policy::kTrialRounds, policy::kSubsetTolerance);
+      if (outcome_.sigma_power != best.power)
+        best.refined = local_.refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_,
+                                     policy::kTrialRounds, policy::kSubsetTolerance);
     }
-    if (!best.refined.converged)
-      best.refined = keep_better(best.refined, refine(best.refined.pose, best.refined.mixture, subset_, policy::kSubsetRounds, policy::kSubsetTolerance), 0.98);
-    if (std::isfinite(best.refined.mixture.most_inlier_var)) {
-      // The threshold is no measure of the noise: let that be measured, unless the pose leaves its cells then.
-      const Refinement free = refine(best.refined.pose, estimator_.guess(best.refined.pose, subset_), subset_, policy::kSubsetRounds, policy::kSubsetTolerance);
-      best.refined = keep_better(best.refined, free, 0.98);
-    }
-    // EM may have settled with an inlier component that holds more than one kind of cell: look once whether a narrower
-    // one agrees better.
-    if (policy::kScalesOfNoise * std::sqrt(best.refined.mixture.inlier_var) > 0.5 * outcome_.narrow) {
-      Mixture narrow = estimator_.guess(best.refined.pose, subset_);
-      if (narrow.inlier_var > 0.5 * best.refined.mixture.inlier_var) {
-        narrow = best.refined.mixture;
-        narrow.outlier_var = std::max(2.0 * narrow.inlier_var, narrow.outlier_var);
-        narrow.inlier_var /= 9.0;
-        narrow.inlier_share = 0.5;
-      }
-      best.refined = keep_better(best.refined, refine(best.refined.pose, narrow, subset_, policy::kSecondRounds, policy::kSubsetTolerance), 1.01);
-    }
-    outcome_.best = best.refined;
+    outcome_.best = local_.converge(best.refined, outcome_.narrow);
     find_second();
-    if (subset_ < estimator_.cells() || !outcome_.best.converged) {
-      const Refinement all = refine(outcome_.best.pose, outcome_.best.mixture, estimator_.cells(), limits_.max_rounds, policy::kFinalTolerance);
-      if (subset_ == estimator_.cells() || all.mixture.inlier_var < 4.0 * outcome_.best.mixture.inlier_var)
-        outcome_.best = all.usable ? all : outcome_.best;
-    }
-    use_middle();
-  }
-
-  // The other one if more cells agree with it, or about as many while it has gone further.
-  Refinement keep_better(const Refinement& now, const Refinement& other, double factor) {
-    if (!other.usable) return now;
-    const double a = score(now.pose), b = score(other.pose);
-    return b > (a > 0.0 ? factor * a : a) ? other : now;
-  }
-
-  // Heavier tails than a Gaussian's get a component of their own, unless the pose moves by more than noise explains:
-  // then it is not noise but another structure.
-  void use_middle() {
-    Mixture three = outcome_.best.mixture;
-    if (!estimator_.heavier_tails(outcome_.best.pose, subset_, &three)) return;
-    const Refinement heavy = refine(outcome_.best.pose, three, estimator_.cells(), limits_.max_rounds, policy::kFinalTolerance);
-    if (!heavy.usable || heavy.mixture.middle_share < policy::kMiddleShare) return;
-    Vector6d shift;
-    const Eigen::AngleAxisd turn(heavy.pose.R * outcome_.best.pose.R.transpose());
-    shift << turn.angle() * turn.axis(), heavy.pose.t - turn * outcome_.best.pose.t;
-    if (shift.dot(outcome_.best.H * shift) < 6.0 * policy::kMiddleShift) outcome_.best = heavy;
+    outcome_.best = local_.finish(outcome_.best);
   }
 
   // The best hypothesis for the cells that the best pose leaves unexplained, if it explains more of them than chance.
@@ -300,7 +215,7 @@ class Search {
     outcome_.rounds += second.rounds;
     if (!second.usable || others.false_alarms(second.pose, rest.count, 1.0) > std::log(policy::kFalseAlarms)) return;
     if (estimator_.displacement(outcome_.best.pose, second.pose) < estimator_.threshold()) return;
-    const double first_score = score(outcome_.best.pose), second_score = score(second.pose);
+    const double first_score = local_.score(outcome_.best.pose, outcome_.narrow), second_score = local_.score(second.pose, outcome_.narrow);
     if (second_score > first_score) std::swap(outcome_.best, second);
     outcome_.second = second;
     outcome_.second_ratio = std::clamp(std::min(first_score, second_score) / std::max({first_score, second_score, 1e-9}), 0.0, 1.0);
@@ -310,11 +225,12 @@ class Search {
   const RansacLimits limits_;
   const uint64_t seed_;
   const int subset_;
+  LocalSearch<Estimator> local_;
   RansacOutcome outcome_;
   std::vector<Drawn> drawn_;
   std::vector<Trial> trials_;
-  size_t tried_ = 0, best_ = 0;
-  double noise_ = 0;  // of the best trial
+  size_t tried_ = 0;
+  Choice choice_;
   double tries_[3] = {0, 0, 0};
 };
 

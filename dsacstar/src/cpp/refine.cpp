@@ -1,9 +1,10 @@
 #include "refine.h"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <array>
 #include <cmath>
+
+#include "least_squares.h"
 
 namespace dsacstar {
 
@@ -88,8 +89,10 @@ template <Model kModel>
 Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, const Mixture& mixture,
                        const ErrorModel& error_model, const PosePrior& prior, const RefineLimits& limits) {
   ErrorModel model = error_model;
-  if (kModel != Model::kPoint)
-    model.min_depth = std::max(model.min_depth, static_cast<float>(depth_gate(cells, count, pose)));
+  const double gate = depth_gate(cells, count, pose);
+  if (kModel != Model::kPoint) model.min_depth = std::max(model.min_depth, static_cast<float>(gate));
+  // Accurate cells would ask for steps that float sums cannot resolve.
+  const double finest = kRounding * (kModel == Model::kPixel ? std::max<double>(cells.fx, cells.fy) : gate / kDepthGate);
   Refinement out;
   out.pose = pose;
   out.mixture = mixture;
@@ -98,17 +101,9 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
     NormalSums sums = normal_equations<kModel>(cells, count, out.pose, mix, 25.0 * mix.outlier_var, model);
     prior.add_normal_equations(out.pose, limits.prior_weight, &sums.H, &sums.g);
     if (!(sums.count >= 3.0) || !sums.H.allFinite() || !sums.g.allFinite()) break;
-    // Scaled to a unit diagonal: rotation and translation have different units.
-    const Vector6d scale = sums.H.diagonal().cwiseMax(1e-30).cwiseSqrt().cwiseInverse();
-    Matrix6d scaled = scale.asDiagonal() * sums.H * scale.asDiagonal();
-    scaled.diagonal().array() += 1e-12;
-    const Eigen::LLT<Matrix6d> factor(scaled);
-    if (factor.info() != Eigen::Success) break;
-    const Vector6d scaled_gradient = scale.asDiagonal() * sums.g;
-    const Vector6d solution = factor.solve(scaled_gradient);
-    Vector6d step = -(scale.asDiagonal() * solution);
-    if (!step.allFinite()) break;
-    const double step_square = solution.dot(scaled_gradient);
+    Vector6d step;
+    if (!damped_step(sums.H, sums.g, 1e-12, &step)) break;
+    const double step_square = -step.dot(sums.g);
     const double turn = step.head<3>().norm();
     if (turn > kLongestTurn) step *= kLongestTurn / turn;
     CameraPose moved = out.pose;
@@ -120,7 +115,8 @@ Refinement refine_pose(const Cells& cells, int count, const CameraPose& pose, co
 
     const double previous = mix.inlier_var;
     update_mixture(sums, dimensions(kModel), &mix);
-    if (step_square < limits.tolerance * limits.tolerance && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
+    const bool settled = step_square < limits.tolerance * limits.tolerance || step_square * previous < finest * finest * sums.count;
+    if (settled && std::abs(mix.inlier_var - previous) < kMixtureTolerance * previous) {
       ++out.rounds;
       out.converged = true;
       break;

@@ -246,8 +246,8 @@ void update_mixture(const MixtureSums& sums, double residual_dimensions, Mixture
                             : mixture->middle_share > 0.0 ? kMiddleRatio * kSeparationPulling : kSeparationFinal;
   mixture->outlier_var = std::max(mixture->outlier_var, separation * mixture->inlier_var);
   const double count = std::max(sums.count, 1e-3);
-  if (mixture->middle_share > 0.0) mixture->middle_share = std::clamp(sums.middle / count, 1e-6, 1.0 - 1e-3);
-  mixture->inlier_share = std::clamp(sums.inliers / count, 1e-3, 1.0 - 1e-3);
+  if (mixture->middle_share > 0.0) mixture->middle_share = std::clamp(sums.middle / count, 1e-6, 1.0 - kLeastShare);
+  mixture->inlier_share = std::clamp(sums.inliers / count, kLeastShare, 1.0 - kLeastShare);
 }
 
 template <Model kModel>

@@ -93,7 +93,7 @@ void solve_loaded(const GridInput& input, const PosePrior& given_prior, const So
   result->noise = std::sqrt(outcome.best.mixture.inlier_var);
   result->covariance = as_camera_motion(covariance.perturbation, pose);
   const int sample = std::min(cells.count, 1024);
-  const double correlated = cells.count < 100 ? 1.0 : std::clamp(covariance.inflation, 1.0, cells.count / 12.0);
+  const double correlated = cells.count < kFewestCorrelated ? 1.0 : std::clamp(covariance.inflation, 1.0, cells.count / 12.0);
   const double alarms = estimator.false_alarms(pose, sample, std::max(1.0, correlated * sample / cells.count));
   const double distance = std::max(pose.apply(Eigen::Vector3d::Zero()).norm(), 1e-12);
   result->confidence = confidence_of(alarms, outcome.second_ratio, result->covariance.bottomRightCorner<3, 3>(), distance);

@@ -3,7 +3,7 @@
 The published functions (same names, same argument order): `forward_rgb`, `forward_rgbd`,
 `backward_rgb`, `backward_rgbd`.
 The modern face: `solve` with `RansacOptions` and `Result`, and
-`PoseLoss` (needs torch, imported on first use).
+`pose_loss` with `LossOptions` (needs torch, imported on first use).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dsacstar.published import backward_rgb, backward_rgbd, forward_rgb, forward
 from dsacstar.solving import Alternative, Priors, RansacOptions, Result, solve
 
 if TYPE_CHECKING:
-    from dsacstar.torch_loss import LossOptions, PoseLoss
+    from dsacstar.torch_loss import LossOptions, PoseLoss, pose_loss
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"
 
 __all__ = [
     "Alternative",
@@ -32,12 +32,13 @@ __all__ = [
     "forward_rgb",
     "forward_rgbd",
     "instruction_set",
+    "pose_loss",
     "solve",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"PoseLoss", "LossOptions"}:
+    if name in {"PoseLoss", "LossOptions", "pose_loss"}:
         from dsacstar import torch_loss
 
         return getattr(torch_loss, name)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 def instruction_set() -> str: ...
+def force_instruction_set(name: str) -> bool: ...
 def solve(
     scene_coords: NDArray[np.float32],
     camera_coords: NDArray[np.float32] | None,
@@ -42,3 +43,21 @@ def expected_loss(
     soft_clamp: float,
     seed: int,
 ) -> tuple[float, int, NDArray[np.float64]]: ...
+def pose_losses(
+    scene_coords: NDArray[np.float32],
+    camera_coords: NDArray[np.float32] | None,
+    intrinsics: NDArray[np.float64] | None,
+    mask: NDArray[np.uint8] | None,
+    world_from_cam: NDArray[np.float64],
+    subsampling: float,
+    hypotheses: int,
+    threshold: float,
+    inlier_alpha: float,
+    max_tries: int,
+    pixel_residual: bool,
+    w_rot: float,
+    w_trans: float,
+    soft_clamp: float,
+    threads: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]: ...

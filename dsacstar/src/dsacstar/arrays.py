@@ -31,7 +31,8 @@ def as_numpy(value: Any, name: str) -> np.ndarray:
             raise TypeError(f"{name} is a sparse tensor; pass .to_dense()")
         if value.is_floating_point() and value.element_size() < 4:
             value = value.float()  # bfloat16 has no numpy type
-        return value.numpy()
+        array: np.ndarray = value.numpy()
+        return array
     if isinstance(value, np.ndarray):
         return value
     raise TypeError(f"{name} must be a numpy array or a torch CPU tensor, not {type(value).__name__}")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from dsacstar import _core
 from dsacstar.arrays import as_numpy, check_clamp, check_shape, float_array, is_tensor, real_number, whole_number
 
+
+class TensorLike(Protocol):
+    """A torch CPU tensor, without torch: a type checker that does not find torch takes its tensors for anything."""
+
+    def detach(self) -> Any: ...
+    def numpy(self) -> Any: ...
+
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     # What arrays may come as: of real numbers, on the CPU.
-    ArrayLike = NDArray[Any] | torch.Tensor | Sequence[float] | Sequence[Sequence[float]]
+    ArrayLike = NDArray[Any] | TensorLike | Sequence[float] | Sequence[Sequence[float]]
 
 MOST_HYPOTHESES = 1_000_000
 LARGEST_SEED = 2**64 - 1
@@ -248,6 +255,9 @@ def near_origin(
     check_shape(given, name, (images, 3, None, None))
     images = len(given)
     with np.errstate(all="ignore"):
+        rounded = given.astype(np.float32)
+        if np.array_equal(rounded, given, equal_nan=True):
+            return np.ascontiguousarray(rounded), np.zeros((images, 3))
         middle = np.where(np.abs(given) < FARTHEST_M, given, np.nan).reshape(images, 3, -1)
         counts = np.maximum(np.isfinite(middle).sum(axis=2), 1)
         origins_B3 = np.round(np.nansum(middle, axis=2) / counts)
@@ -349,7 +359,8 @@ def unit_vectors(vectors_B3: np.ndarray, name: str) -> np.ndarray:
     lengths_B1 = np.linalg.norm(vectors_B3, axis=1, keepdims=True)
     if not (lengths_B1 > 0).all():
         raise ValueError(f"priors.{name} is a zero vector")
-    return vectors_B3 / lengths_B1
+    unit_B3: np.ndarray = vectors_B3 / lengths_B1
+    return unit_B3
 
 
 def plane(value: Any, name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-// The expected pose loss of DSAC* and its gradient with respect to the scene coordinates. Double precision.
+// The expected pose loss of DSAC* as published (backward_rgb, backward_rgbd) and its gradient with respect to the scene
+// coordinates. Double precision. Training through the estimator that inference uses: pose_loss.h.
 //
 //   E = sum_j p_j loss(refined_j),  p = softmax over accepted hypotheses of  s_j = alpha / N sum_k sigmoid(beta (tau - r_jk))
-//   loss = w_rot * angle(deg) + w_trans * distance(m), and sqrt(soft_clamp * loss) where that exceeds soft_clamp
 //
 // r_jk: error of cell k under the minimal pose j (pixels, or metres for RGB-D), clamped at max_error; beta = 5 / tau.
 // refined_j: the local minimum, reached from pose j, of sum_k phi(r_k), phi = 1 - (1 - r^2 / tau^2)^3 for r < tau and 1
@@ -15,14 +15,9 @@
 #pragma once
 
 #include "cells.h"
-#include "ransac.h"
+#include "loss_model.h"
 
 namespace dsacstar {
-
-struct LossModel {
-  CameraPose truth;  // cam_from_world
-  double w_rot = 1, w_trans = 1, soft_clamp = 100;
-};
 
 struct LossOptions {
   int hypotheses = 64;
@@ -34,9 +29,6 @@ struct ExpectedLoss {
   double loss = 0;
   int accepted = 0;  // hypotheses that took part
 };
-
-// Loss of one pose; `gradient` receives its derivative by the left perturbation (zero where the angle has none).
-double pose_loss(const CameraPose& pose, const Eigen::Vector3d& origin, const LossModel& model, Vector6d* gradient);
 
 // Adds dE / d coordinates to gradient [3, h, w].
 ExpectedLoss expected_loss(const GridInput& input, const LossModel& model, const LossOptions& options, uint64_t seed,

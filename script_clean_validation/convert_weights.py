@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Weights to safetensors or back, with their record: `convert_weights.py model.net model.safetensors`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def main() -> int:
+    from runs.convert import convert
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="weights file, .net or .safetensors")
+    parser.add_argument("target", type=Path, help="file of the other kind")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target")
+    args = parser.parse_args()
+    try:
+        record = convert(args.source, args.target, overwrite=args.overwrite)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.target}: {'without a record' if record is None else f'with the record of {record.name}'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
