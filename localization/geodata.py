@@ -52,8 +52,8 @@ class Geodata:
         return cls(scene, fingerprint.digests(files))
 
     def render(self, world_from_cam_44: np.ndarray, K_33: np.ndarray, width: int, height: int) -> View:
-        """Colour, and world coordinates of every pixel; see `Renderer.render`."""
-        return self._renderer.render(world_from_cam_44, K_33, width, height)
+        """Colour, and world coordinates of every pixel; see `Renderer.render`. Depth edges are not smoothed."""
+        return self._renderer.render(world_from_cam_44, K_33, width, height, smooth_edges=False)
 
     def check_place(self, centre_3: Sequence[float]) -> None:
         """Raises ValueError unless a point, such as the middle of what a network knows, lies on the surface model."""
