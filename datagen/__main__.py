@@ -1,4 +1,4 @@
-"""`python -m datagen sections|photos|demo|lookalike`: prepared sections from geodata, photos, or the embedded demo scene."""
+"""`python -m datagen sections|photos|demo`: prepared sections from geodata, photos, or the embedded demo scene."""
 
 from __future__ import annotations
 
