@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datagen import sections
 from datagen.benchmark.links import link
 from datagen.benchmark.options import ChunkOptions
-from datagen.benchmark.setup import FOLDERS
+from datagen.benchmark.plan import FOLDERS
 from datagen.benchmark.split import chunk
 from dataloader.section import stems_in
 

@@ -9,6 +9,8 @@ from geometry.grid import NODATA, STRIDES
 
 # Points that a normal is fitted to, the point itself among them.
 _NEIGHBOURS = 16
+# Of full-size maps, so many normals at once.
+_BLOCK = 1 << 15
 # The raw data: images of 720 x 480 px at f = 480 px, or the same camera at another resolution.
 _WIDTH_PX, _FOCAL_PX = 720, 480.0
 
@@ -72,13 +74,20 @@ def normals(coords_3hw: np.ndarray, p_cam_3hw: np.ndarray) -> np.ndarray:
     found_3hw = np.full(coords_3hw.shape, NODATA)
     if len(points_N3) < 3:
         return found_3hw
-    _, neighbours_Nk = cKDTree(points_N3).query(points_N3, k=min(_NEIGHBOURS, len(points_N3)))
-    offsets_Nk3 = points_N3[neighbours_Nk] - points_N3[neighbours_Nk].mean(1, keepdims=True)
-    _, directions_N33 = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets_Nk3, offsets_Nk3))
-    normal_N3 = directions_N33[:, :, 0]
-    away_N = np.einsum("ni,ni->n", normal_N3, points_N3) > 0
-    found_3hw[:, valid_hw] = np.where(away_N[:, None], -normal_N3, normal_N3).T
+    tree = cKDTree(points_N3)
+    blocks = np.split(points_N3, range(_BLOCK, len(points_N3), _BLOCK))
+    found_3hw[:, valid_hw] = np.concatenate([_normals_at(block_M3, tree) for block_M3 in blocks]).T
     return found_3hw
+
+
+def _normals_at(points_M3: np.ndarray, tree: cKDTree) -> np.ndarray:
+    """Unit normals [M, 3] at some of the tree's points."""
+    _, neighbours_Mk = tree.query(points_M3, k=min(_NEIGHBOURS, tree.n))
+    offsets_Mk3 = tree.data[neighbours_Mk] - tree.data[neighbours_Mk].mean(1, keepdims=True)
+    _, directions_M33 = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets_Mk3, offsets_Mk3))
+    normal_M3 = directions_M33[:, :, 0]
+    away_M = np.einsum("ni,ni->n", normal_M3, points_M3) > 0
+    return np.where(away_M[:, None], -normal_M3, normal_M3)
 
 
 def stored(label: np.ndarray, valid: np.ndarray) -> np.ndarray:

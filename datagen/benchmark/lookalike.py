@@ -47,6 +47,7 @@ WINTER = replace(
 )
 # How far away the place of the out-of-place flight lies, metres east.
 _ELSEWHERE_M = 1500.0
+_WORLD = WorldSettings(texel_m=0.45, surface_factor=1)
 _POINT_TYPES = ("float32", "float64")
 _JPEG_QUALITY = 92
 _ASPECT = 1.5
@@ -71,7 +72,7 @@ class LookalikeSettings:
     photo_scale: float = 1.0
     points: str = "float32"
     seed: int = 2021
-    world: WorldSettings = field(default_factory=lambda: WorldSettings(texel_m=0.45, surface_factor=1))
+    world: WorldSettings = field(default_factory=lambda: _WORLD)
     flight: FlightSettings = field(default_factory=FlightSettings)
     effects: CameraEffects = field(default_factory=CameraEffects)
 
