@@ -164,8 +164,11 @@ def run(args: argparse.Namespace) -> None:
         if staged is None:
             return
         inputs.check_unchanged()
+        frame, assumed = sections.frame_of(scene), provenance.assumed(scene)
         for name, stems in parts.items():
-            made = provenance.section_record(settings, inputs.found, scene, images=len(stems), rejected=rejected)
+            made = provenance.section_record(
+                settings, inputs.found, frame, assumptions=assumed, images=len(stems), rejected=rejected
+            )
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         if not args.section:
