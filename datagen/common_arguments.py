@@ -8,9 +8,11 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from datagen.large_scene import LargeScene, is_large
 from datagen.mosaic import tile_paths
-from datagen.scene import GeoScene
+from datagen.scene import POINT_SPACING_M, GeoScene
 from datagen.sections import check_frame, read_scene_record
 from datagen.vertical import UNITS
 
@@ -75,7 +77,19 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         action=Tiles,
-        help="land cover, LAS codes; without it all ground is unclassified (1)",
+        help="land cover, LAS codes, as rasters or as point clouds (LAS, LAZ); without it all ground is unclassified (1)",
+    )
+    geodata.add_argument(
+        "--points",
+        type=Path,
+        nargs="+",
+        action=Tiles,
+        help="point clouds (LAS, LAZ) with what stands over the surface model: walls, overhangs, tree crowns",
+    )
+    geodata.add_argument(
+        "--point_spacing",
+        type=float,
+        help=f"--points: side of the cubes that keep one point each, metres ({POINT_SPACING_M})",
     )
     geodata.add_argument(
         "--crs", help="CRS of files that declare none: EPSG:CODE, or local for a frame of its own in metres"
@@ -123,7 +137,13 @@ def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene | LargeSce
     """The scene of the arguments, in the world frame that the scene folder already has."""
     record = read_scene_record(scene_dir) or {}
     origin_xyz = args.origin if args.origin is not None else record.get("origin_xyz")
+    spacing_m = POINT_SPACING_M if args.point_spacing is None else args.point_spacing
+    if not 0 < spacing_m < np.inf:
+        raise ValueError(f"--point_spacing {spacing_m:g}: give metres")
     in_parts = is_large(args.surface, args.ortho, args.crs)
+    clouds = {"points": args.points, "point_spacing": spacing_m} if args.points is not None else {}
+    if in_parts and clouds:
+        raise ValueError("--points: a scene larger than memory takes no point clouds; crop the layers")
     scene = (LargeScene if in_parts else GeoScene).open(
         args.surface,
         args.ortho,
@@ -132,6 +152,7 @@ def open_scene(args: argparse.Namespace, scene_dir: Path) -> GeoScene | LargeSce
         landcover_codes=dict(args.landcover_codes),
         declared_crs=args.crs,
         height_unit=args.height_unit,
+        **clouds,
     )
     check_frame(record, scene, scene_dir)
     log.info("geodata: %s; origin %s", scene.assumptions, list(scene.origin_xyz))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
@@ -37,6 +38,8 @@ _MIN_CORRELATION = 0.05
 # Grey values are noise below this deviation (of 255).
 _NOISE = 2.0
 _NEIGHBOURS = 12
+# Patches narrower than this share of the flying height are taken for mismatches where they stand off by a step.
+_SPECKLE_SHARE, _SPECKLE_STEP_M, _SPECKLE_UNIT_M, _NO_HEIGHT = 0.06, 1.0, 0.05, -32768
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def swept_surface(points_N3: np.ndarray, photos: Sequence[SurveyPhoto], grid: Gr
     smooth_rc = cv2.GaussianBlur(base_rc.astype(np.float32), (0, 0), max(2.0, 3.0 / half.step_x))
     offsets_K = _wide_levels(points_N3, smooth_rc, photos, half)
     heights_rc, _, _ = _swept([photo.halved() for photo in photos], smooth_rc, base_rc, half, offsets_K, "surface, coarse")
+    heights_rc = without_speckles(heights_rc, (_SPECKLE_SHARE * _flying_height(points_N3, photos) / half.step_x) ** 2)
     wide = np.kron(heights_rc, np.ones((2, 2), np.float32))[: grid.rows, : grid.cols]
     step = grid.step_x / 1.5
     offsets_K = np.arange(-_FINE_LEVELS, _FINE_LEVELS + 1) * step
@@ -154,11 +158,30 @@ def _wide_levels(points_N3, smooth_rc: np.ndarray, photos: Sequence[SurveyPhoto]
     column = np.clip(grid.columns(points_N3[:, 0]), 0, grid.cols - 1).astype(int)
     row = np.clip(grid.rows_of(points_N3[:, 1]), 0, grid.rows - 1).astype(int)
     above_N = points_N3[:, 2] - smooth_rc[row, column]
-    flying_m = float(np.median([photo.camera.world_from_cam_44[2, 3] for photo in photos]) - np.median(points_N3[:, 2]))
+    flying_m = _flying_height(points_N3, photos)
     low, high = np.percentile(above_N, [0.5, 99.5])
     low, high = low - 0.03 * flying_m, max(high + 0.03 * flying_m, _TALLEST_SHARE * flying_m)
     step = max(grid.step_x, (high - low) / (_MAX_LEVELS - 1))
     return np.arange(low, high + step, step)
+
+
+def _flying_height(points_N3: np.ndarray, photos: Sequence[SurveyPhoto]) -> float:
+    """Median height of the photos over the points, metres."""
+    return float(np.median([photo.camera.world_from_cam_44[2, 3] for photo in photos]) - np.median(points_N3[:, 2]))
+
+
+def without_speckles(heights_rc: np.ndarray, cells: float) -> np.ndarray:
+    """Heights in which patches of fewer cells, told off by steps of a metre, take the height of the nearest other cell.
+
+    Two photos that agree by chance (a car that moved, leaves, water) raise towers that nothing else supports.
+    """
+    steps_rc = np.clip(np.rint((heights_rc - np.median(heights_rc)) / _SPECKLE_UNIT_M), -32000, 32000).astype(np.int16)
+    cv2.filterSpeckles(steps_rc, _NO_HEIGHT, int(cells), round(_SPECKLE_STEP_M / _SPECKLE_UNIT_M))
+    speckle_rc = steps_rc == _NO_HEIGHT
+    if speckle_rc.all():
+        return heights_rc
+    rows, cols = distance_transform_edt(speckle_rc, return_distances=False, return_indices=True)
+    return heights_rc[rows, cols]
 
 
 def _blocks(grid: Grid) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], Grid]]:

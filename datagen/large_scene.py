@@ -21,6 +21,7 @@ from datagen import frames, nodata, rasters
 from datagen.assumptions import Assumptions
 from datagen.frames import Frame
 from datagen.mosaic import Mosaic, Sources, extent_on_lattice, tile_paths
+from datagen.point_cloud import are_clouds
 from datagen.rasters import Grid
 from datagen.raycast import RayCaster, height_mesh
 from datagen.render import Backdrop, Renderer, Sight, View, pixel_directions
@@ -116,6 +117,8 @@ class LargeScene:
     ) -> LargeScene:
         """Reads headers and an overview; arguments and errors are those of `GeoScene.open`."""
         bare_crs = frames.declared(declared_crs) if declared_crs is not None else None
+        if landcover is not None and are_clouds(tile_paths(landcover, "land cover")):
+            raise ValueError("a scene larger than memory takes its land cover from rasters, not from point clouds")
         with Mosaic.open(surface, "surface model", bare_crs) as mosaic:
             frame = frames.working_frame(mosaic.crs, mosaic.centre_xy, str(mosaic))
             mosaic = mosaic.in_frame(frame.crs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from datagen import nodata, rasters
+from datagen import nodata, point_cloud, rasters
 from datagen.rasters import Grid, Tile
 from datagen.vertical import Vertical
 
@@ -20,7 +20,7 @@ Sources = Path | str | Sequence[Path | str]
 
 
 def tile_paths(sources: Sources, what: str) -> list[Path]:
-    """The files of a layer: a folder stands for the GeoTIFFs in it, hidden files left out.
+    """The files of a layer: a folder stands for the GeoTIFFs in it, or else its point clouds; hidden files left out.
 
     Raises:
         ValueError: a folder without a GeoTIFF. (A missing file shows when it is opened.)
@@ -31,7 +31,9 @@ def tile_paths(sources: Sources, what: str) -> list[Path]:
         if not source.is_dir():
             paths.append(source)
             continue
-        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+        there = sorted(p for p in source.iterdir() if not p.name.startswith("."))
+        inside = [p for p in there if p.suffix.lower() in _SUFFIXES]
+        inside = inside or [p for p in there if p.suffix.lower() in point_cloud.SUFFIXES]
         if not inside:
             raise ValueError(f"{what} {source}: a folder without a GeoTIFF (*.tif, *.tiff)")
         paths += inside

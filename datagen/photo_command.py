@@ -76,8 +76,10 @@ def run(args: argparse.Namespace) -> None:
         if staged is None:
             return
         inputs.check_unchanged()
+        frame, assumed = sections.frame_of(scene), provenance.assumed(scene)
         for name in names:
-            made = provenance.section_record(settings[name], inputs.found, scene, images=len(settings[name]["stems"]))
+            count = len(settings[name]["stems"])
+            made = provenance.section_record(settings[name], inputs.found, frame, assumptions=assumed, images=count)
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         sections.write_split_record(staged[record.name], parts)

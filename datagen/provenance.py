@@ -163,22 +163,34 @@ def settings_of(args: argparse.Namespace) -> dict:
     }
 
 
-def section_record(settings: Mapping[str, Any], inputs: Mapping[str, dict], scene: GeoScene, **counts: int) -> dict:
+def section_record(
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, dict],
+    frame: Mapping[str, Any],
+    *,
+    assumptions: Mapping[str, Any] | None = None,
+    **counts: int,
+) -> dict:
     """The record of a new section.
 
     Args:
-        scene: its frame and what was assumed about its geodata go on record. counts: `images` and what else was counted.
+        frame: see `sections.frame_of`. assumptions: what was assumed about the geodata, see `assumed`.
+        counts: `images` and what else was counted.
     """
-    assumed = scene.assumptions
     return {
         "version": RECORD_VERSION,
         "settings": plain(settings),
         "inputs": plain(inputs),
-        "frame": sections.frame_of(scene),
-        "assumptions": None if assumed is None else plain(assumed.record()),
+        "frame": dict(frame),
+        "assumptions": plain(assumptions),
         **counts,
         "versions": _versions(),
     }
+
+
+def assumed(scene: GeoScene) -> dict | None:
+    """What was assumed about a scene's geodata; None for a scene that was not read from files."""
+    return None if scene.assumptions is None else scene.assumptions.record()
 
 
 def _versions() -> dict[str, str]:

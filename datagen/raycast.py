@@ -11,10 +11,14 @@ from embreex.rtcore_scene import EmbreeScene
 
 @dataclass(frozen=True)
 class Hits:
-    """t_N: ray parameter of the first hit, +inf for a miss; normal_N3: upward facet normal, not unit length."""
+    """t_N: ray parameter of the first hit, +inf for a miss; normal_N3: upward facet normal, not unit length.
+
+    splat_N: index of the splat that was hit, -1 for the mesh; None where there are no splats. Their normals face the ray.
+    """
 
     t_N: np.ndarray
     normal_N3: np.ndarray
+    splat_N: np.ndarray | None = None
 
     @property
     def hit_N(self) -> np.ndarray:
@@ -50,10 +54,18 @@ def height_mesh(x_c: np.ndarray, y_r: np.ndarray, heights_rc: np.ndarray) -> tup
 class RayCaster:
     """Thread-safe closest-hit queries on a triangle mesh (Embree, watertight)."""
 
-    def __init__(self, vertices_V3: np.ndarray, triangles_F3: np.ndarray):
+    def __init__(self, vertices_V3: np.ndarray, triangles_F3: np.ndarray, splat_corners_K43: np.ndarray | None = None):
+        """Args: splat_corners_K43: squares beside the mesh, seen from both sides."""
         if len(triangles_F3) == 0:
             raise ValueError("the surface model has no valid cell to cast rays at")
         self._scene = EmbreeScene(robust=True)
+        self._first_splat = None
+        if splat_corners_K43 is not None:
+            self._first_splat = len(triangles_F3)
+            corner_K1 = len(vertices_V3) + 4 * np.arange(len(splat_corners_K43))[:, None]
+            squares_F3 = (corner_K1[:, None] + np.array([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
+            vertices_V3 = np.concatenate((vertices_V3, splat_corners_K43.reshape(-1, 3)))
+            triangles_F3 = np.concatenate((triangles_F3, squares_F3))
         TriangleMesh(
             self._scene, np.ascontiguousarray(vertices_V3, np.float32), np.ascontiguousarray(triangles_F3, np.int32)
         )
@@ -67,5 +79,12 @@ class RayCaster:
         answer = self._scene.run(origin, direction, output=True)
         t_N = answer["tfar"]
         t_N[answer["geomID"] < 0] = np.inf
-        # Embree's normal follows the winding, which is counter-clockwise from above throughout.
-        return Hits(t_N, answer["Ng"])
+        # Embree's normal follows the winding, which is counter-clockwise from above throughout the mesh.
+        normal_N3 = answer["Ng"]
+        if self._first_splat is None:
+            return Hits(t_N, normal_N3)
+        splat_N = np.where(np.isfinite(t_N), (answer["primID"].astype(np.int64) - self._first_splat) // 2, -1)
+        splat_N = np.maximum(splat_N, -1)
+        away_N = (splat_N >= 0) & (np.einsum("ni,ni->n", normal_N3, direction) > 0)
+        normal_N3[away_N] *= -1
+        return Hits(t_N, normal_N3, splat_N)

@@ -161,6 +161,9 @@ class Renderer:
         u_x, v_x, u_y, v_y = columns
         u, v = grid.columns(x).astype(np.float32), grid.rows_of(y).astype(np.float32)
         colour_N3[which] = self.scene.texture.sample(u, v, Footprint(u_x, u_y, v_x, v_y))
+        if hits.splat_N is not None and self.scene.splats.rgb_K3 is not None:
+            on_splat = hits.splat_N >= 0
+            colour_N3[on_splat] = self.scene.splats.rgb_K3[hits.splat_N[on_splat]]
         return colour_N3
 
     def _beyond(
@@ -203,6 +206,9 @@ class Renderer:
         else:
             x, y = _plan_position(world_from_cam_44, direction_N3[hit_N], hits.t_N[hit_N])
             codes_N[hit_N] = self.scene.landcover.at(x, y)
+        if hits.splat_N is not None:
+            on_splat = hits.splat_N >= 0
+            codes_N[on_splat] = self.scene.splats.codes_K[hits.splat_N[on_splat]]
         return codes_N
 
     def _labels(self, world_from_cam_44, K_33, pixel_direction_N3, pixel_hits: Hits, width: int, height: int):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.crs import CRS
 
-from datagen import frames, rasters
+from datagen import frames, point_cloud, rasters
 from datagen.assumptions import Assumptions
 from datagen.frames import Frame
-from datagen.mosaic import Mosaic, Sources, extent_on_lattice
+from datagen.mosaic import Mosaic, Sources, extent_on_lattice, tile_paths
+from datagen.point_cloud import PointCloud, Splats
 from datagen.rasters import Grid
 from datagen.raycast import RayCaster, height_mesh
 from datagen.texture import Texture
@@ -26,6 +27,9 @@ ORIGIN_ROUNDING = 100.0
 _SKY_CODE = 0
 SURFACE_CODES = tuple(sorted(set(LAS_CODE_TO_CLASS) - {_SKY_CODE}))
 UNCLASSIFIED = 1
+# One point of a cloud in a cube of this side, metres; a point stands over the surface model from the second on; a cell takes
+# its class from a point within the third, in cells.
+POINT_SPACING_M, _STANDS_OVER_M, _CLASS_REACH_CELLS = 0.3, 0.5, 4.0
 # Beyond these the mesh or the pyramid takes more memory than a workstation has.
 MAX_SURFACE_CELLS = 40_000_000
 MAX_ORTHO_PIXELS = 2_000_000_000
@@ -58,6 +62,7 @@ class GeoScene:
         grid: cells of the surface model, world coordinates. heights_rc: float32 at the cell centres, NaN in holes.
         ortho_grid, texture: the orthophoto on the surface model's extent. landcover: None when not given.
         assumptions: what was assumed about the files; None for a scene that was not read from files.
+        splats: what a point cloud adds to the surface; None without one.
     """
 
     def __init__(
@@ -70,14 +75,18 @@ class GeoScene:
         texture: Texture,
         landcover: LandCover | None,
         assumptions: Assumptions | None = None,
+        splats: Splats | None = None,
     ):
         self.crs, self.origin_xyz = crs, origin_xyz
         self.grid, self.heights_rc = grid, heights_rc
         self.ortho_grid, self.texture, self.landcover = ortho_grid, texture, landcover
-        self.assumptions = assumptions
+        self.assumptions, self.splats = assumptions, splats
         x_c = grid.left + (np.arange(grid.cols) + 0.5) * grid.step_x
         y_r = grid.top - (np.arange(grid.rows) + 0.5) * grid.step_y
-        self.raycaster = RayCaster(*height_mesh(x_c, y_r, heights_rc))
+        self.ground_caster = self.raycaster = RayCaster(*height_mesh(x_c, y_r, heights_rc))
+        if splats is not None:
+            self.splats = _above(splats, self.height_at)
+            self.raycaster = RayCaster(*height_mesh(x_c, y_r, heights_rc), self.splats.corners_K43)
 
     @classmethod
     def open(
@@ -90,6 +99,8 @@ class GeoScene:
         landcover_codes: dict[int, int] | None = None,
         declared_crs: str | None = None,
         height_unit: str | None = None,
+        points: Sources | None = None,
+        point_spacing: float = POINT_SPACING_M,
     ) -> GeoScene:
         """Reads the rasters and brings them onto the surface model's metric frame.
 
@@ -101,6 +112,8 @@ class GeoScene:
             landcover_codes: replaces codes of the land cover, such as {5: 3} for high vegetation.
             declared_crs: CRS of files that have none (`frames.declared`).
             height_unit: unit of the surface model's heights (a key of `vertical.UNITS`), whatever the file says.
+            points: point clouds (LAS, LAZ) that add what stands over the surface model, one point in each cube of
+                `point_spacing` metres. The land cover may be such clouds too.
         Raises:
             FileNotFoundError: a file is missing.
             ValueError: no CRS, no overlap, too large, no valid height, unknown or contradictory units, an origin too far
@@ -113,6 +126,9 @@ class GeoScene:
         check_precision(origin_xyz, layer.grid, layer.heights_rc)
         picture = _read_texture(ortho, bare_crs, layer)
         cover = None if landcover is None else _read_landcover(landcover, bare_crs, layer, landcover_codes or {})
+        splats = None
+        if points is not None:
+            splats = _read_splats(points, bare_crs, layer, landcover_codes or {}, origin_xyz, point_spacing)
         shift = (-origin_xyz[0], -origin_xyz[1])
         return cls(
             layer.frame.crs,
@@ -123,14 +139,15 @@ class GeoScene:
             picture.texture,
             None if cover is None else LandCover(cover.grid.shifted(*shift), cover.codes_rc),
             _assumptions(layer, picture),
+            splats,
         )
 
     def height_at(self, x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
-        """Surface height [N] at world x, y, by casting down; NaN outside the surface."""
+        """Height [N] of the surface model at world x, y, by casting down; NaN outside the surface."""
         x_N, y_N = np.atleast_1d(x_N), np.atleast_1d(y_N)
         above = float(np.nanmax(self.heights_rc)) + 10.0
         origin = np.stack((x_N, y_N, np.full(len(x_N), above)), 1)
-        t_N = self.raycaster.cast(origin, np.tile([[0.0, 0.0, -1.0]], (len(x_N), 1))).t_N
+        t_N = self.ground_caster.cast(origin, np.tile([[0.0, 0.0, -1.0]], (len(x_N), 1))).t_N
         return np.where(np.isfinite(t_N), above - t_N, np.nan)
 
     def to_world(self, world_from_cam_44: np.ndarray) -> np.ndarray:
@@ -260,17 +277,64 @@ def _read_texture(sources: Sources, declared_crs: CRS | None, layer: _Surface) -
 
 def _read_landcover(sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]) -> LandCover:
     crs = layer.frame.crs
-    with Mosaic.open(sources, "land cover", declared_crs) as mosaic:
+    paths = tile_paths(sources, "land cover")
+    if point_cloud.are_clouds(paths):
+        return _cloud_landcover(paths, declared_crs, layer, replacements)
+    with Mosaic.open(paths, "land cover", declared_crs) as mosaic:
         mosaic = mosaic.in_frame(crs)
         _check_overlap(mosaic, layer)
         grid = extent_on_lattice(mosaic.grid(crs), layer.grid.bounds)
         codes_rc, valid_rc = mosaic.codes(crs, grid)
         name = str(mosaic)
     codes_rc = checked_codes(codes_rc, valid_rc, replacements, name)
-    share = layer.share(lambda x, y: LandCover(grid, valid_rc).at(x, y))
+    _say_share(layer, LandCover(grid, valid_rc), name)
+    return LandCover(grid, codes_rc)
+
+
+def _say_share(layer: _Surface, valid: LandCover, name: str) -> None:
+    share = layer.share(valid.at)
     if share < 0.9:
         log.warning("%s covers only %.0f %% of the surface; the rest is unclassified", name, 100 * share)
+
+
+def _cloud_landcover(paths, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int]) -> LandCover:
+    """Every cell of the surface takes the class of the point nearest to it in space."""
+    grid, name = layer.grid, f"land cover {paths[0]}"
+    step = max(grid.step_x, grid.step_y)
+    cloud = point_cloud.read_point_cloud(paths, layer.frame.crs, declared_crs, grid.bounds, step / 2)
+    x_c = grid.left + (np.arange(grid.cols) + 0.5) * grid.step_x
+    y_r = grid.top - (np.arange(grid.rows) + 0.5) * grid.step_y
+    x_rc, y_rc = np.meshgrid(x_c, y_r)
+    cells_N3 = np.stack((x_rc.ravel(), y_rc.ravel(), layer.heights_rc.ravel().astype(np.float64)), 1)
+    codes_N, found_N = point_cloud.classes_at(cloud, cells_N3, _CLASS_REACH_CELLS * step)
+    valid_rc = (found_N & (codes_N != _SKY_CODE)).reshape(grid.rows, grid.cols)
+    codes_rc = checked_codes(codes_N.reshape(grid.rows, grid.cols), valid_rc, replacements, name)
+    _say_share(layer, LandCover(grid, valid_rc), name)
     return LandCover(grid, codes_rc)
+
+
+def _read_splats(
+    sources: Sources, declared_crs: CRS | None, layer: _Surface, replacements: dict[int, int], origin_xyz, spacing_m: float
+) -> Splats:
+    """Splats of point clouds in world coordinates."""
+    paths = tile_paths(sources, "points")
+    if not point_cloud.are_clouds(paths):
+        raise ValueError(f"points {paths[0]}: not a point cloud ({', '.join(point_cloud.SUFFIXES)})")
+    cloud = point_cloud.read_point_cloud(paths, layer.frame.crs, declared_crs, layer.grid.bounds, spacing_m)
+    codes_N = cloud.codes_N.astype(np.int64)
+    codes_N = checked_codes(codes_N, codes_N != _SKY_CODE, replacements, f"points {paths[0]}")
+    local = PointCloud(cloud.xyz_N3 - np.array(origin_xyz, np.float64), codes_N, cloud.rgb_N3)
+    return point_cloud.splats_of(local, spacing_m)
+
+
+def _above(splats: Splats, height_at: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Splats:
+    """The splats that stand over the surface model or in its holes; the others are what it already holds."""
+    centre_K3 = splats.corners_K43.mean(axis=1)
+    ground_K = height_at(centre_K3[:, 0], centre_K3[:, 1])
+    keep_K = ~(centre_K3[:, 2] <= ground_K + _STANDS_OVER_M)
+    log.info("%d of %d points of the cloud stand over the surface model and are added to it", keep_K.sum(), len(keep_K))
+    rgb_K3 = None if splats.rgb_K3 is None else splats.rgb_K3[keep_K]
+    return Splats(splats.corners_K43[keep_K], splats.codes_K[keep_K], rgb_K3)
 
 
 def checked_codes(codes_rc: np.ndarray, valid_rc: np.ndarray, replacements: dict[int, int], name: str) -> np.ndarray:

@@ -55,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     views.add_argument(
         "--height_offset",
         type=float,
-        default=0.0,
-        help="--poses, --flight: metres added to the heights, such as the step between two vertical datums (%(default)s)",
+        help="--poses, --flight: metres added to the heights, such as the step between two vertical datums",
     )
     views.add_argument(
         "--split",
@@ -165,8 +164,11 @@ def run(args: argparse.Namespace) -> None:
         if staged is None:
             return
         inputs.check_unchanged()
+        frame, assumed = sections.frame_of(scene), provenance.assumed(scene)
         for name, stems in parts.items():
-            made = provenance.section_record(settings, inputs.found, scene, images=len(stems), rejected=rejected)
+            made = provenance.section_record(
+                settings, inputs.found, frame, assumptions=assumed, images=len(stems), rejected=rejected
+            )
             sections.write_section_record(staged[name], made)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
         if not args.section:
@@ -206,13 +208,13 @@ def _read_views(args: argparse.Namespace) -> sampling.Preset | Flight | list[Cam
         return Flight(_for_training(args, read(args.around)))
     if args.flight is not None:
         flight = flown_again(args.flight)
-        return raised(Flight(_for_training(args, flight.cameras), flight.crs), args.height_offset)
+        return raised(Flight(_for_training(args, flight.cameras), flight.crs), args.height_offset or 0.0)
     if args.poses.is_dir():
         cameras = camera_files.read_pose_folder(args.poses, _intrinsics(args), args.width, args.height)
-        return raised(Flight(cameras), args.height_offset).cameras
+        return raised(Flight(cameras), args.height_offset or 0.0).cameras
     if args.poses.suffix.lower() == ".json":
-        return raised(Flight(camera_files.read_cameras_json(args.poses)), args.height_offset)
-    return raised(pose_lists.read_pose_list(args.poses).flight(), args.height_offset)
+        return raised(Flight(camera_files.read_cameras_json(args.poses)), args.height_offset or 0.0)
+    return raised(pose_lists.read_pose_list(args.poses).flight(), args.height_offset or 0.0)
 
 
 def _for_training(args: argparse.Namespace, flight: list[Camera]) -> list[Camera]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from datagen import sections
 from datagen.large_scene import LargeRenderer, LargeScene
 from datagen.render import Renderer
-from datagen.scene import GeoScene
+from datagen.scene import POINT_SPACING_M, GeoScene
 from geometry.grid import STRIDE
 from records import fingerprint
 from records.files import locked
@@ -70,17 +70,20 @@ class SceneSource:
     height_unit: str | None
     label_stride: int
     in_parts: bool
+    points: tuple[Path, ...] | None
+    point_spacing: float
 
     @classmethod
     def of(cls, args: argparse.Namespace, renderer: Renderer) -> SceneSource:
         """That of a command whose renderer is open; it stands for the source in this process."""
         paths = [
             None if value is None else tuple(Path(p).resolve() for p in (value if isinstance(value, list) else [value]))
-            for value in (args.surface, args.ortho, args.landcover)
+            for value in (args.surface, args.ortho, args.landcover, args.points)
         ]
+        codes, in_parts = tuple(map(tuple, args.landcover_codes)), isinstance(renderer.scene, LargeScene)
         source = cls(
-            *paths, tuple(renderer.scene.origin_xyz), tuple(map(tuple, args.landcover_codes)), args.crs, args.height_unit,
-            renderer.label_stride, isinstance(renderer.scene, LargeScene),
+            *paths[:3], tuple(renderer.scene.origin_xyz), codes, args.crs, args.height_unit, renderer.label_stride, in_parts,
+            paths[3], args.point_spacing or POINT_SPACING_M,
         )  # fmt: skip
         _OPEN.clear()
         _OPEN[source] = renderer
@@ -93,10 +96,11 @@ class SceneSource:
             if self not in _OPEN:
                 _OPEN.clear()
                 opener = LargeScene.open if self.in_parts else GeoScene.open
+                clouds = {} if self.points is None else {"points": list(self.points), "point_spacing": self.point_spacing}
                 scene = opener(
                     list(self.surface), list(self.ortho), None if self.landcover is None else list(self.landcover),
                     origin_xyz=self.origin_xyz, landcover_codes=dict(self.landcover_codes),
-                    declared_crs=self.declared_crs, height_unit=self.height_unit,
+                    declared_crs=self.declared_crs, height_unit=self.height_unit, **clouds,
                 )  # fmt: skip
                 _OPEN[self] = renderer_of(scene, self.label_stride)
             return _OPEN[self]

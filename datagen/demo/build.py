@@ -225,7 +225,8 @@ def _write_pair_sections(
 
 
 def _write_record(staged: sections.Staged, name: str, made_with: dict, inputs: dict, scene: GeoScene, images: int) -> None:
-    record = provenance.section_record(made_with, inputs, scene, images=images)
+    frame, assumed = sections.frame_of(scene), provenance.assumed(scene)
+    record = provenance.section_record(made_with, inputs, frame, assumptions=assumed, images=images)
     sections.write_section_record(staged[name], record)
 
 

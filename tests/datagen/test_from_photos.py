@@ -278,3 +278,15 @@ def test_semi_global_matching_bridges_what_does_not_match():
     votes[:, 4, 4] = 0.5
     found, _ = dense_surface._semi_global(votes.astype(np.float32))
     assert np.abs(found - level).max() < 0.35 and abs(found[4, 4] - level) < 0.35
+
+
+def test_towers_of_a_few_cells_are_levelled():
+    """A block stays, a tower on the ground and a pit in the block go, a slope of any height stays."""
+    heights = np.tile(0.3 * np.arange(60, dtype=np.float32), (60, 1))
+    heights[10:30, 10:30] += 8
+    expected = heights.copy()
+    heights[40:43, 40:44] += 12
+    heights[20:22, 20:22] -= 5
+    levelled = dense_surface.without_speckles(heights, 20)
+    assert np.abs(levelled - expected).max() < 1.0 and np.abs(levelled - expected).mean() < 0.01
+    assert np.array_equal(dense_surface.without_speckles(heights, 2), heights)
