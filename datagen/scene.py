@@ -168,6 +168,10 @@ class GeoScene:
         return x_N - self.origin_xyz[0], y_N - self.origin_xyz[1]
 
 
+class OriginTooFarError(ValueError):
+    """World coordinates about this origin are so large that float32 labels lose a decimetre."""
+
+
 @dataclass(frozen=True)
 class _Surface:
     """The surface model in its metric frame; heights_rc float32 metres, NaN in holes; fills: undeclared nodata found."""
@@ -207,7 +211,7 @@ def default_origin(grid: Grid, heights_rc: np.ndarray) -> tuple[float, float, fl
 
 
 def check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_rc: np.ndarray) -> None:
-    """Says, or refuses by ValueError, that world coordinates are too large for exact float32 labels."""
+    """Says, or refuses by OriginTooFarError, that world coordinates are too large for exact float32 labels."""
     left, bottom, right, top = grid.bounds
     extremes = ((left, right), (bottom, top), (np.nanmin(heights_rc), np.nanmax(heights_rc)))
     largest = max(abs(float(v) - o) for pair, o in zip(extremes, origin_xyz, strict=True) for v in pair)
@@ -220,7 +224,7 @@ def check_precision(origin_xyz: tuple[float, float, float], grid: Grid, heights_
         f"{list(default_origin(grid, heights_rc))}) and add it again to what the network predicts"
     )
     if not step_m <= COARSEST_M:
-        raise ValueError(message)
+        raise OriginTooFarError(message)
     log.warning(message)
 
 

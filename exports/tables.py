@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,19 +147,31 @@ def _answer(record: dict[str, Any]) -> Answer:
 def write_pose_files(answers: Sequence[Answer], folder: Path) -> None:
     """`<name without ending>.txt` per photo with a pose: camera-to-world 4 x 4, as in the sections of data sets.
 
+    All keep their endings where two photos differ by nothing else. What an earlier localisation left of a photo that has no
+    pose now is removed.
+
     Raises:
-        ValueError: two photos would share a file, or a name leads out of the folder.
+        ValueError: a name leads out of the folder, or occurs twice; nothing is written then.
     """
-    paths: dict[Path, str] = {}
-    for answer in (answer for answer in answers if answer.success):
-        path = folder / Path(answer.name).with_suffix(".txt")
-        if "#" in answer.name:  # a frame of a video: what stands behind the last dot is not the whole ending
-            path = folder / f"{answer.name}.txt"
+    paths = [folder / name for name in _pose_names(answers)]
+    for answer, path in zip(answers, paths, strict=True):
         if folder.resolve() not in path.resolve().parents:
             raise ValueError(f"the name {answer.name!r} leads out of {folder}")
-        if path in paths:
-            raise ValueError(f"{paths[path]} and {answer.name} would share the pose file {path}")
-        paths[path] = answer.name
+    for answer, path in zip(answers, paths, strict=True):
+        if not answer.success:
+            path.unlink(missing_ok=True)
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             np.savetxt(temporary, answer.world_from_cam_44, fmt="%.12g")
+
+
+def _pose_names(answers: Sequence[Answer]) -> list[Path]:
+    """A file name for each answer, below the folder of poses."""
+    counts = Counter(answer.name for answer in answers)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"two answers are named {twice[0]}: they would share a pose file")
+    # What stands behind the last dot of a video's frame is not the whole ending.
+    short = [Path(name) if "#" in name else Path(name).with_suffix("") for name in counts]
+    return [Path(f"{name}.txt") for name in (short if len(set(short)) == len(short) else counts)]

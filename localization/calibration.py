@@ -26,6 +26,8 @@ from records import fingerprint
 from records.files import plain, read_json, write_json
 from records.options import from_record
 
+# What poses a calibration is of: the network's, or those that the map accepted.
+STAGES = ("coarse", "refined")
 FORMAT, VERSION = "crossloc calibration", 1
 # Photos that the belief in the solver's own covariance of the rotation weighs as much as.
 _PRIOR_PHOTOS = 4.0

@@ -128,7 +128,9 @@ def _readable(sources: Sequence[Source], given: Intrinsics, every: int, skipped:
 def summary(localized: Localized, refines: bool) -> str:
     """One line: how many photos got which verdict, and how many the map accepted."""
     verdicts = Counter(answer.verdict for answer in localized.answers)
-    parts = [f"{len(localized.answers)} photos: " + ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v])]
+    count = len(localized.answers)
+    found = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v])
+    parts = [f"{count} photo{'' if count == 1 else 's'}: {found}"]
     if refines:
         parts.append(f"{sum(answer.stage == 'refined' for answer in localized.answers)} refined by the map")
     if localized.skipped:
@@ -146,3 +148,5 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise PermissionError(f"cannot write answers into {folder}: {error.strerror}") from None
+    if (folder / "poses").is_dir() and (folder / "calibration").is_dir():
+        raise ValueError(f"{folder} is a section of a data set: answers would replace its true poses")

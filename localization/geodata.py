@@ -11,7 +11,7 @@ import pyproj
 from datagen import frames
 from datagen.mosaic import Sources, tile_paths
 from datagen.render import Renderer, View
-from datagen.scene import GeoScene
+from datagen.scene import GeoScene, OriginTooFarError
 from records import fingerprint
 
 
@@ -43,7 +43,16 @@ class Geodata:
                 "geodata have no place there; localise without --surface and --ortho, or with weights that have a record"
             )
         sources = {"surface": surface, "ortho": ortho}
-        scene = GeoScene.open(surface, ortho, origin_xyz=tuple(frame["origin_xyz"]))
+        # Files without a CRS are in the network's, which the user had to name when the data set was made.
+        origin_xyz, crs = tuple(frame["origin_xyz"]), frame.get("crs")
+        try:
+            scene = GeoScene.open(surface, ortho, origin_xyz=origin_xyz, declared_crs=crs)
+        except OriginTooFarError:
+            where = ", ".join(f"{value:.0f}" for value in origin_xyz)
+            raise ValueError(
+                f"the geodata are of another place: they lie hundreds of kilometres from the origin ({where}) of the "
+                "network's coordinates"
+            ) from None
         if frame.get("crs"):
             wanted, found = pyproj.CRS.from_user_input(frame["crs"]).to_2d(), frames.full(scene.crs).to_2d()
             if not wanted.equals(found, ignore_axis_order=True):

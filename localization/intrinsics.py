@@ -95,12 +95,12 @@ def _numbered_camera(numbers: tuple[float, ...], header: ImageHeader) -> Camera:
 def _from_file(path: Path) -> CameraOf:
     if path.is_dir():
         by_name = {Path(camera.file).name: camera for camera in read_colmap(path)}
-        return lambda photo, header: _fitted(_named(by_name, photo, path), header, path)
+        return lambda photo, header: _fitted(_named(by_name, photo, path), photo, header, path)
     if path.suffix.lower() == ".json":
         return _from_json(path)
     if path.suffix.lower() == ".txt" and _is_colmap(path):
         camera = _colmap_camera(path)
-        return lambda photo, header: _fitted(camera, header, path)
+        return lambda photo, header: _fitted(camera, photo, header, path)
 
     def of_text(photo: Path, header: ImageHeader) -> Camera:
         K_33 = read_calibration(path, header.height, header.width).numpy()
@@ -125,7 +125,9 @@ def _from_json(path: Path) -> CameraOf:
         raise ValueError(f"calibration {path}: {error}") from None
     if common is None and not by_name:
         raise ValueError(f"calibration {path}: entry 'focal_length_px' is missing")
-    return lambda photo, header: _fitted(by_name.get(photo.name) or common or _named(by_name, photo, path), header, path)
+    return lambda photo, header: _fitted(
+        by_name.get(photo.name) or common or _named(by_name, photo, path), photo, header, path
+    )
 
 
 def _named(by_name: dict[str, Camera], photo: Path, source: Path) -> Camera:
@@ -161,7 +163,7 @@ def _colmap_camera(path: Path) -> Camera:
     return Camera("", np.eye(4), K_33, camera.width, camera.height, lens)
 
 
-def _fitted(camera: Camera, header: ImageHeader, source: Path) -> Camera:
+def _fitted(camera: Camera, photo: Path, header: ImageHeader, source: Path) -> Camera:
     """The camera at the size of the photo, stored or turned upright; ValueError where its shape is another."""
     stored = header.width, header.height
     upright = stored[::-1] if header.is_turned_sideways else stored
@@ -170,8 +172,8 @@ def _fitted(camera: Camera, header: ImageHeader, source: Path) -> Camera:
         if abs(height / (scale * camera.height) - 1) < _SAME_ASPECT:
             return _rescaled(camera, width, height)
     raise ValueError(
-        f"{source} is of pictures of {camera.width} x {camera.height} px; the photo's {stored[0]} x {stored[1]} px are of "
-        "another shape"
+        f"{photo.name}: {source} is of pictures of {camera.width} x {camera.height} px; the photo's {stored[0]} x "
+        f"{stored[1]} px are of another shape"
     )
 
 

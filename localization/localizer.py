@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from dataloader.prepare import collate_views, prepare_views
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import view_of
 from localization.answer import Answer
+from localization.calibration import STAGES, Calibration, calibration_of, judged
 from localization.forward import BATCH_SIZE, Forward, precision_for
 from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics, intrinsics_from
@@ -93,16 +94,18 @@ class Localizer:
         solver: SolverOptions | None = None,
         geodata: Geodata | None = None,
         refine_height: int = WORKING_HEIGHTS[0],
+        calibrations: Mapping[str, Calibration] | None = None,
     ):
         """
         Args:
             solver: default: SolverOptions().
+            calibrations: by stage, what validation taught of these weights; their verdicts count then.
             refine_height: see `localization.refinement.refine`.
         Raises:
             ValueError: geodata of another place than the network's.
         """
         self._model, self._solver, self._refine_height = model, solver or SolverOptions(), refine_height
-        self.geodata = geodata
+        self.geodata, self._calibrations = geodata, dict(calibrations or {})
         if geodata is not None and self.record is not None:
             geodata.check_place(self.record.statistics.mean_coord)
 
@@ -134,7 +137,11 @@ class Localizer:
         geodata = None
         if surface is not None and ortho is not None:
             geodata = Geodata.open(surface, ortho, None if model.record is None else model.record.frame)
-        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height)
+        found = {stage: calibration_of(Path(weights), stage) for stage in STAGES}
+        calibrations = {stage: calibration for stage, calibration in found.items() if calibration is not None}
+        for stage, calibration in calibrations.items():
+            logger.info("verdicts on %s poses: %s", stage, calibration)
+        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height, calibrations=calibrations)
 
     @property
     def record(self) -> RunRecord | None:
@@ -171,10 +178,16 @@ class Localizer:
             same = list(group)
             for first in range(0, len(same), BATCH_SIZE):
                 answers += self._coarse(same[first : first + BATCH_SIZE])
-        if self.geodata is None:
-            return answers
-        with ThreadPoolExecutor(configure_threads()) as pool:
-            return list(pool.map(self._refined, photos, answers))
+        if self.geodata is not None:
+            with ThreadPoolExecutor(configure_threads()) as pool:
+                answers = list(pool.map(self._refined, photos, answers))
+        return [self._judged(answer) for answer in answers]
+
+    def _judged(self, answer: Answer) -> Answer:
+        """By the calibration of its stage, where there is one. Last, since refinement wants the network's own covariance."""
+        calibration = self._calibrations.get(answer.stage)
+        found = answer if calibration is None else judged(answer, calibration)
+        return replace(found, coarse=None if answer.coarse is None else self._judged(answer.coarse))
 
     def _coarse(self, pairs: Sequence[tuple[Photo, dsacstar.Priors | None]]) -> list[Answer]:
         """Answers of the network to photos of one size."""

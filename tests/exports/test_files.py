@@ -17,6 +17,7 @@ from datagen.cameras import read_cameras_json, read_colmap
 from datagen.scene import GeoScene
 from datagen.sections import frame_of
 from exports import write_all
+from exports.tables import write_pose_files
 
 from .conftest import failed_answer, make_answer, make_scene
 
@@ -134,10 +135,27 @@ def test_what_cannot_be_right_is_refused(flat, flat_frame, tmp_path):
     with pytest.raises(ValueError, match="have the origin"):
         write_all([make_answer()], {**flat_frame, "origin_xyz": [0, 0, 0]}, tmp_path / "x", flat)
     assert not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match="would share the pose file"):
-        write_all([make_answer("a.jpg"), make_answer("a.png")], flat_frame, tmp_path / "y")
+    with pytest.raises(ValueError, match="two answers are named a.jpg"):
+        write_all([make_answer("a.jpg"), make_answer("a.jpg")], flat_frame, tmp_path / "y")
     with pytest.raises(ValueError, match="leads out of"):
         write_all([make_answer("../a.jpg")], flat_frame, tmp_path / "z")
+
+
+def pose_files(folder) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
+
+
+def test_no_two_photos_share_a_pose_file_and_none_outlives_its_pose(tmp_path):
+    names = ("a/b.jpg", "a_b.jpg", "c.jpg", "v.mp4#000002")
+    write_pose_files([make_answer(name) for name in names], tmp_path)
+    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "c.txt", "v.mp4#000002.txt"]
+    write_pose_files([make_answer("a_b.jpg", position=(7.0, 0, 0)), failed_answer("c.jpg")], tmp_path)
+    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "v.mp4#000002.txt"]
+    assert np.loadtxt(tmp_path / "a_b.txt")[0, 3] == 7.0
+    alike = [make_answer("a.jpg", position=(1.0, 0, 0)), make_answer("a.png"), make_answer("d.jpg")]
+    write_pose_files(alike, tmp_path / "e")
+    assert pose_files(tmp_path / "e") == ["a.jpg.txt", "a.png.txt", "d.jpg.txt"]
+    assert np.loadtxt(tmp_path / "e/a.jpg.txt")[0, 3] == 1.0
 
 
 def test_brighton_beach_lies_where_its_gnss_says(brighton_beach, tmp_path):

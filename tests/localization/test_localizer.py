@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image, ImageOps
 
@@ -18,6 +19,7 @@ import localize as command
 from dataloader.images import ImageHeader
 from dataloader.scenes import PUBLISHED_SCENES
 from geometry.poses import pose_error
+from localization.calibration import Sample, fit, write_calibration
 from localization.geodata import Geodata
 from localization.intrinsics import intrinsics_from
 from localization.localizer import Localizer, Model
@@ -58,9 +60,10 @@ def record_for(landscape: Landscape, **changes):
     return make_record("run", frame=landscape.frame, statistics=statistics, preprocessing=preprocessing, **changes)
 
 
-def localizer_for(landscape: Landscape, poses: list[np.ndarray], geodata: Geodata | None) -> Localizer:
+def localizer_for(landscape: Landscape, poses: list[np.ndarray], geodata: Geodata | None, calibrations=None) -> Localizer:
     record = record_for(landscape)
-    return Localizer(Model(TrueCoordinates(landscape, poses), record.preprocessing, record, CPU), geodata=geodata)
+    model = Model(TrueCoordinates(landscape, poses), record.preprocessing, record, CPU)
+    return Localizer(model, geodata=geodata, calibrations=calibrations)
 
 
 def error_m(answer, true_44: np.ndarray) -> float:
@@ -122,6 +125,54 @@ def test_geodata_of_another_place_are_refused(landscape):
         Localizer(Model(None, record.preprocessing, record, CPU), geodata=geodata)
 
 
+def test_geodata_far_from_the_network_are_of_another_place(landscape):
+    far = {**landscape.frame, "origin_xyz": [0.0, 0.0, 0.0]}
+    with pytest.raises(ValueError, match=r"of another place: they lie hundreds of kilometres from the origin \(0, 0, 0\)"):
+        Geodata.open(landscape.surface, landscape.ortho, far)
+
+
+def test_geodata_without_a_crs_are_in_the_networks(landscape, tmp_path):
+    bare = []
+    for path in (landscape.surface, landscape.ortho):
+        with rasterio.open(path) as source:
+            profile, bands = {**source.profile, "crs": None}, source.read()
+        bare.append(tmp_path / path.name)
+        with rasterio.open(bare[-1], "w", **profile) as target:
+            target.write(bands)
+    geodata = Geodata.open(*bare, landscape.frame)
+    assert geodata.scene.crs == landscape.surveyed.crs
+    assert geodata.scene.height_at(0.0, 0.0) == landscape.surveyed.height_at(0.0, 0.0)
+
+
+def test_verdicts_are_those_of_the_weights_calibration(landscape):
+    """Nothing is ok to a calibration that wants more than any probability; refined poses are not its business."""
+    true_44 = pose(landscape, *PLACES[0])
+    photos = [Photo("a.png", landscape.photo(true_44), landscape.K_33)]
+    taught = fit([Sample(0.9, np.diag([1e-6] * 3 + [0.01] * 3), True, np.full(3, 0.1), np.full(3, 1e-3), 1.0)], [], 5.0, {})
+    strict = replace(taught, ok_above=1.1, failed_below=0.0, position_scale=3.0, common=0.0)
+    localizer = localizer_for(landscape, [true_44], None)
+    (plain,) = localizer.localize(photos)
+    (judged,) = localizer_for(landscape, [true_44], None, {"coarse": strict}).localize(photos)
+    assert (plain.verdict, judged.verdict) == ("ok", "doubtful")
+    assert judged.confidence == strict.judge(plain.confidence, plain.covariance_66, True, 1.0).probability
+    assert np.allclose(judged.covariance_66[3:, 3:], 9 * plain.covariance_66[3:, 3:])
+    geodata = Geodata.open(landscape.surface, landscape.ortho, landscape.frame)
+    (refined,) = localizer_for(landscape, [true_44], geodata, {"coarse": strict}).localize(photos)
+    assert refined.stage == "refined" and refined.verdict == "ok" and refined.coarse.verdict == "doubtful"
+
+
+def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path, caplog):
+    path = tmp_path / "model.net"
+    shutil.copy(weights, path)
+    shutil.copy(weights.with_suffix(".json"), path.with_suffix(".json"))
+    calibration = fit([Sample(0.9, np.eye(6), True, np.zeros(3), np.zeros(3), 1.0)], [], 5.0, {})
+    write_calibration(path, calibration, "refined")
+    with caplog.at_level("INFO"):
+        localizer = Localizer.from_weights(path, device="cpu")
+    assert localizer._calibrations == {"refined": calibration}
+    assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
+
+
 def run(*words, capsys) -> tuple[int, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["localize.py", *map(str, words)])
@@ -159,6 +210,11 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
     shutil.copy(weights, bare)
     empty = tmp_path / "empty"
     empty.mkdir()
+    section = tmp_path / "section"
+    for name in ("poses", "calibration"):
+        (section / name).mkdir(parents=True)
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps({"width": 1000, "height": 100, "focal_length_px": 500}))
     blocked = tmp_path / "file"
     blocked.write_text("")
     numbers = ("--intrinsics", 160)
@@ -176,6 +232,8 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
         (("--network_in", weights, "--image", photo, "--intrinsics", "-3"), "must be positive"),
         (("--network_in", weights, "--image", photo, "--intrinsics", "lost.txt"), "lost.txt: no such file"),
         (("--network_in", weights, "--image", photo, *numbers, "--output_dir", blocked), "cannot write answers into"),
+        (("--network_in", weights, "--image", photo, *numbers, "--output_dir", section), "would replace its true poses"),
+        (("--network_in", weights, "--image", photo, "--intrinsics", wide), "a.png: "),
         (("--network_in", weights, "--image", photo, *numbers, *map_files[:2]), "--surface and --ortho go together"),
         (("--network_in", weights, "--image", photo, *numbers, "--refine", "ncc"), "--refine ncc needs the map"),
         (("--network_in", weights, "--image", photo, *numbers, "--surface", photo, "--ortho", photo), "a.png"),
