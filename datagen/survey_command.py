@@ -160,7 +160,10 @@ def _posed(args: argparse.Namespace, geodata_dir: Path) -> _Survey:
 
 def _photo_files(folder: Path) -> list[str]:
     found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return [str(path.relative_to(folder)) for path in found if not path.name.startswith(".")]
+    files = [str(path.relative_to(folder)) for path in found if not path.name.startswith(".")]
+    if not files:
+        raise ValueError(f"photo folder {folder} holds no photo")
+    return files
 
 
 def _motion_inputs(args: argparse.Namespace, files: list[str]) -> str:

@@ -115,6 +115,8 @@ def pack(section_dir: Path) -> Path:
     from dataloader.section import SectionDataset  # which reads packed sections itself
 
     section_dir = Path(section_dir)
+    if not section_dir.is_dir():
+        raise FileNotFoundError(f"no such section: {section_dir}")
     tasks = [task for task in TASKS.values() if (section_dir / task.label_folder).is_dir()]
     if not tasks:
         raise ValueError(f"section {section_dir} has no labels")

@@ -218,6 +218,8 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--calibrate learns from one section of the coord task")
     if options.calibrate and options.section[0].startswith("test"):
         raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
+    if options.error_bound is not None and not options.calibrate:
+        raise ValueError("--error_bound is for --calibrate: evaluations obey the bound that was calibrated")
     if bool(options.surface) != bool(options.ortho):
         raise ValueError("--surface and --ortho go together")
     if options.refine == "ncc" and not options.surface:

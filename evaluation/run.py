@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,7 @@ from localization.calibration import write_calibration
 from localization.forward import precision_for
 from networks import load_network
 from networks.architecture import Architecture
+from records.files import check_writable
 from runs.preprocessing import preprocessing_for
 from runs.record import SectionRecord, section_record
 from tasks import TASKS
@@ -102,7 +102,9 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
         if weights.run is not None and weights.run.record is not None:
             check_architecture(weights.run.record.architecture, options, weights.path)
     for folder in sorted({weights.path.parent for weights in chosen}):
-        _check_writable(folder)
+        check_writable(folder, "results")
+    for picture in filter(None, (options.report, options.overview)):
+        check_writable(picture.parent, picture.name)
 
     evaluation = _Evaluation(options, device)
     for start in range(0, len(chosen), _NETWORKS_AT_ONCE):
@@ -282,12 +284,3 @@ def _image_names(dataset: SectionDataset, with_section: bool) -> list[str]:
     """File names with extension, as published; those of a group of sections say which."""
     names = [files.image.name for files in dataset.files]
     return [f"{s}/{n}" for s, n in zip(dataset.section_of, names, strict=True)] if with_section else names
-
-
-def _check_writable(folder: Path) -> None:
-    """Finds out before the work, not after it, that the reports cannot be written."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise PermissionError(f"cannot write results into {folder}: {error.strerror}") from None

@@ -48,7 +48,7 @@ def convert(options: ConversionOptions) -> None:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m exports", description=__doc__)
     add_options(parser, ConversionOptions)
     try:
         convert(options_from(ConversionOptions, parser.parse_args()))

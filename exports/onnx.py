@@ -21,7 +21,7 @@ from torch import nn
 
 from geometry.grid import FULL_SIZE_STRIDE, STRIDE
 from networks import load_network
-from records.files import plain, replacing
+from records.files import check_writable, plain, replacing
 from records.options import add_options, option, options_from
 from runs.preprocessing import preprocessing_for
 from runs.record import record_of
@@ -65,6 +65,7 @@ def export_network(options: ExportOptions) -> float:
     """
     if options.out.suffix not in _WRITERS:
         raise ValueError(f"unknown ending {options.out.suffix!r} of {options.out}; choose from {sorted(_WRITERS)}")
+    check_writable(options.out.parent, options.out.name)
     network = load_network(options.weights).eval()
     record = record_of(options.weights)
     if record is None:
@@ -72,7 +73,7 @@ def export_network(options: ExportOptions) -> float:
     preprocessing = preprocessing_for(
         options.weights, grayscale=network.architecture.in_channels == 1, scene=record.scene, scene_dir=Path()
     )
-    deployed = Deployed(network, preprocessing)
+    deployed = Deployed(network, preprocessing).eval()
     height = preprocessing.image_height
     example = _images(2, height, round(_EXAMPLE_WIDTH_PER_HEIGHT * height))
     with torch.inference_mode():
@@ -146,7 +147,9 @@ _WRITERS = {".onnx": _write_onnx, ".pt2": _write_pt2}
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for tracer in ("onnxscript", "onnx_ir"):  # which tell of every constant that they fold
+        logging.getLogger(tracer).setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser(prog="python -m exports.onnx", description=__doc__.splitlines()[0])
     add_options(parser, ExportOptions)
     try:
         options = options_from(ExportOptions, parser.parse_args())

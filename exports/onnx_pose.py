@@ -24,13 +24,19 @@ def pose_of(network: Path, image_HW3: np.ndarray, fx_fy_cx_cy: tuple[float, floa
         network: as `exports.onnx` writes it, of the coord task.
         image_HW3: uint8 RGB. fx_fy_cx_cy: of that image, pixels.
     Raises:
+        FileNotFoundError: no such network.
         ValueError: onnxruntime is missing, or the network is no exported coord network.
     """
     try:
         import onnxruntime
     except ImportError:
         raise ValueError("this needs the optional package onnxruntime (setup/requirements-extras.txt)") from None
-    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    if not network.is_file():
+        raise FileNotFoundError(f"network file not found: {network}")
+    try:
+        session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds of error have no other base
+        raise ValueError(f"{network} cannot be loaded by onnxruntime: {error}") from None
     metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
     if metadata.get("task") != "coord":
         raise ValueError(f"{network} is not a network of the coord task that was exported by this project")
@@ -48,7 +54,7 @@ def pose_of(network: Path, image_HW3: np.ndarray, fx_fy_cx_cy: tuple[float, floa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m exports.onnx_pose", description=__doc__.splitlines()[0])
     parser.add_argument("network", type=Path)
     parser.add_argument("photo", type=Path)
     parser.add_argument("intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"))

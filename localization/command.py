@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from localization.photos import Photo, Source, find_sources, frame_count, photos
 from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from localization.writing import write_answers
+from records.files import check_writable
 from records.options import between, option
 from runs.device import PRECISIONS
 
@@ -139,14 +139,6 @@ def summary(localized: Localized, refines: bool) -> str:
 
 
 def _check_writable(folder: Path) -> None:
-    """Finds out before the work, not after it, that the answers cannot be written; leaves no folder behind."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        if not existing.is_dir():
-            raise NotADirectoryError(20, "it is a file")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise PermissionError(f"cannot write answers into {folder}: {error.strerror}") from None
+    check_writable(folder, "answers")
     if (folder / "poses").is_dir() and (folder / "calibration").is_dir():
         raise ValueError(f"{folder} is a section of a data set: answers would replace its true poses")

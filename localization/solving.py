@@ -31,6 +31,13 @@ class SolverOptions:
     maxpixelerror: float = option(100.0, flags=("-maxerrr",), check=positive, help="clamp of the reprojection error in px")
     seed: int = option(2021, check=between(0, LARGEST_SEED), help="of the hypotheses")
 
+    def __post_init__(self) -> None:
+        if self.solver == "dsacstar" and self.maxpixelerror < self.threshold:
+            raise ValueError(
+                f"--maxpixelerror {self.maxpixelerror:g} is below --threshold {self.threshold:g}: every error would be an "
+                "inlier's"
+            )
+
 
 @dataclass(frozen=True)
 class EstimatedPose:

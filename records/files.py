@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` whose file takes its place when the block ends well, and vanishes otherwise.
 
     The content reaches the disk before the name does: after a power cut the old file or the whole new one is there.
-    The temporary keeps the file's ending, which image writers look at.
+    The temporary keeps the file's ending, which image writers look at; errors name the file itself.
     """
     path = Path(path)
     temporary = path.with_name(f".part-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
@@ -30,8 +32,31 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == os.fspath(temporary):
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path | str, what: str) -> None:
+    """Finds out before the work, not after it, that files cannot be written into a folder; it is not made here.
+
+    Args:
+        what: what the files are, for the message.
+    Raises:
+        PermissionError: names the folder.
+    """
+    folder = Path(folder)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file" if existing == folder else f"{existing} is a file")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write {what} into {folder}: {error.strerror}") from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -32,30 +33,33 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     from dataloader.check.coverage import draw
     from dataloader.check.run import check_data
-    from records.files import plain, write_json
+    from records.files import check_writable, plain, write_json
 
+    to_stdout = args.json is not None and str(args.json) == "-"
     try:
-        if args.limit is not None and args.limit < 1:
-            raise ValueError(f"--limit must be at least 1, got {args.limit}")
+        for name in ("limit", "workers"):
+            if (value := getattr(args, name)) is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+        files = [file for file in (args.map, None if to_stdout else args.json) if file is not None]
+        for file in files:
+            check_writable(file.parent, file.name)
         report = check_data(args.folder, names=args.sections, limit=args.limit, workers=args.workers or cores)
+        # First of all what was found: what happens to the files must not lose it.
+        print(json.dumps(plain(report.as_json()), indent=1) if to_stdout else report.as_text())
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        if args.json is not None and not to_stdout:
+            write_json(args.json, report.as_json())
         if args.map is not None:
             if report.coverage is None:
                 raise ValueError("--map: there is no training section with scene coordinates to draw")
             draw(report.coverage, args.map)
-        if args.json is not None and str(args.json) != "-":
-            write_json(args.json, report.as_json())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    if args.json is not None and str(args.json) == "-":
-        import json
-
-        print(json.dumps(plain(report.as_json()), indent=1))
-    else:
-        print(report.as_text())
     return 1 if report.errors or (args.strict and report.findings) else 0
 
 

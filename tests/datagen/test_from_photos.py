@@ -191,6 +191,9 @@ def test_frames_that_are_no_frames_are_refused(survey, tmp_path, capsys):
     refused("positions lie on one line", "--geo_txt", bag / "line.csv", bag=bag)
     (bag / "line.csv").write_text("image,x,y,z\nnone.png,1,2,3")
     refused("none of its names is a photo of", "--geo_txt", bag / "line.csv", bag=bag)
+    for photo in (bag / "photos").iterdir():
+        photo.unlink()
+    refused("photos holds no photo", bag=bag, model=False)
     shutil.rmtree(bag / "photos")
     refused("no such folder", bag=bag)
 

@@ -353,12 +353,23 @@ def test_the_command_s_text_json_map_and_exit_status(scene, tmp_path, capsys):
         ([""], "is no section and holds none"),
         (["scene", "--sections", "other"], r"has no sections \['other'\]; present: \['test_drone_real'"),
         (["scene", "--limit", "0"], "--limit must be at least 1"),
-        (["scene", "--workers", "1", "--json", "none/a.json"], "none"),
+        (["scene", "--workers", "0"], "--workers must be at least 1"),
+        (["scene", "--workers", "1", "--json", "file/a.json"], "cannot write a.json into file: it is a file"),
+        (["scene", "--workers", "1", "--map", "file/new/a.png"], "cannot write a.png into file/new: .*file is a file"),
     ],
 )
 def test_nothing_to_check_is_said(scene, tmp_path, monkeypatch, capsys, arguments, said):
 
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     assert main([arguments[0] or "empty", *arguments[1:]]) == 2
     assert re.search(f"^error: .*{said}", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_a_map_that_cannot_be_drawn_loses_no_finding(scene, tmp_path, capsys):
+    words = [str(scene), "--workers", "1", "--sections", "test_drone_real"]
+    assert main([*words, "--map", str(tmp_path / "map.png"), "--json", str(tmp_path / "new/a.json")]) == 2
+    said = capsys.readouterr()
+    assert "test_drone_real: 3 samples" in said.out and "error: --map: there is no training section" in said.err
+    assert json.loads((tmp_path / "new/a.json").read_text())["ok"] is True

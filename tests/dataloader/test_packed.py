@@ -79,3 +79,8 @@ def test_what_cannot_be_packed_leaves_nothing(plane_section, capsys):
         shutil.rmtree(section / name)
     assert main([str(section)]) == 2
     assert "has no labels" in capsys.readouterr().err
+
+
+def test_a_section_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such section: .*nope"):
+        pack(tmp_path / "nope")

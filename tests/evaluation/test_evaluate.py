@@ -632,6 +632,17 @@ def test_a_folder_that_takes_no_results_is_found_out_before_the_work(plane_secti
         evaluate(on_val_sim(tmp_path), CPU)
 
 
+@pytest.mark.parametrize("flag", ["--report", "--overview"])
+def test_a_picture_that_cannot_be_written_is_found_out_before_the_work(plane_section, tmp_path, monkeypatch, flag):
+    plane_section(1, "scene/val_sim")
+    make_run(tmp_path / "run", iterations=(4,))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("evaluation.run.load_network", None)
+    words = ["scene", "--task", "coord", "--section", "val_sim", "--datasets_dir", tmp_path, flag, tmp_path / "file/x.html"]
+    with pytest.raises(PermissionError, match=r"cannot write x.html into .*/file: it is a file"):
+        evaluate(parse(*words, "--network_in", tmp_path / "run"), CPU)
+
+
 def test_the_overview_is_of_one_weights_file(plane_section, tmp_path):
     plane_section(2, "scene/val_sim")
     make_run(tmp_path / "run", iterations=(4, 8))

@@ -103,6 +103,8 @@ def test_a_search_is_for_the_scene_the_task_and_what_else_is_asked_for():
         (["--task", "coord", "--overview", "o.png", "--section", "a", "b"], "one section"),
         (["--task", "depth", "--overview", "o.png", "--section", "a"], "coord task"),
         (["--task", "coord", "--tiny", "--size", "full"], "--tiny and --size full"),
+        (["--task", "coord", "--threshold", "200"], "--maxpixelerror 100 is below --threshold 200"),
+        (["--task", "coord", "--error_bound", "3"], "--error_bound is for --calibrate"),
     ],
 )
 def test_bad_values_are_named(arguments, message):

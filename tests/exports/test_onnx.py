@@ -53,6 +53,15 @@ def test_a_fused_network_by_torch_export(tmp_path):
             torch.testing.assert_close(value, true, rtol=1e-3, atol=1e-3 * float(true.abs().max()))
 
 
+def test_an_export_tells_of_itself_only(tmp_path):
+    """No warning of a network in training mode, no word of the tracer's: one line."""
+    weights = write_weights(tmp_path / "model.net")
+    words = [sys.executable, "-W", "error:Exporting a model:UserWarning", "-m", "exports.onnx", weights, tmp_path / "a.pt2"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "differs from PyTorch" in done.stderr
+
+
 def test_a_network_in_onnxruntime(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"the optional package {package} is not installed")
@@ -81,6 +90,11 @@ def test_the_example_ends_in_a_pose(tmp_path):
         [helper.make_tensor_value_info("prediction", size.FLOAT, [1, 3, 8, 12])],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(FileNotFoundError, match="network file not found: .*none.onnx"):
+        pose_of(tmp_path / "none.onnx", np.zeros((128, 192, 3), np.uint8), (128.0, 128.0, 96.0, 64.0))
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(ValueError, match="text.onnx cannot be loaded by onnxruntime: .*INVALID_PROTOBUF"):
+        pose_of(tmp_path / "text.onnx", np.zeros((128, 192, 3), np.uint8), (128.0, 128.0, 96.0, 64.0))
     with pytest.raises(ValueError, match="not a network of the coord task"):
         onnx.save(model, str(tmp_path / "net.onnx"))
         pose_of(tmp_path / "net.onnx", np.zeros((128, 192, 3), np.uint8), (128.0, 128.0, 96.0, 64.0))
@@ -96,6 +110,9 @@ def test_what_cannot_be_exported(tmp_path, repository, monkeypatch):
     command = [sys.executable, "-m", "exports.onnx", str(weights), str(tmp_path / "net.tflite")]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 2 and "error: unknown ending '.tflite'" in done.stderr
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=r"cannot write net.pt2 into .*/file: it is a file"):
+        export_network(ExportOptions(weights, tmp_path / "file/net.pt2"))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="optional package onnx"):
         export_network(ExportOptions(weights, tmp_path / "net.onnx"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from records.files import exclusive, locked, plain, read_json, replacing, write_json
+from records.files import check_writable, exclusive, locked, plain, read_json, replacing, write_json
 from records.tensors import load_tensors, save_tensors
 
 
@@ -26,6 +26,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_errors_name_the_file_and_not_its_temporary(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*/none/x\.json'$"):
+        write_json(tmp_path / "none/x.json", {})
+
+
+def test_folders_that_take_no_file_are_found_out_without_making_them(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_writable(tmp_path / "new/folder", "answers")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(PermissionError, match=r"cannot write answers into .*/file: it is a file$"):
+        check_writable(tmp_path / "file", "answers")
+    with pytest.raises(PermissionError, match=r"cannot write answers into .*/file/new: .*/file is a file$"):
+        check_writable(tmp_path / "file/new", "answers")
 
 
 def test_json_form():
