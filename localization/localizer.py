@@ -12,9 +12,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from dataloader.prepare import collate_views, prepare_views
 from dataloader.preprocessing import Preprocessing
 from dataloader.section import view_of
 from localization.answer import Answer
+from localization.calibration import Calibration, calibration_of, judged
 from localization.forward import BATCH_SIZE, Forward, precision_for
 from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics, intrinsics_from
@@ -47,12 +48,14 @@ class Model:
 
     Attributes:
         record: of the run that made them; None without one.
+        calibrations: what validation taught of the answers, by stage, where the weights come with it.
     """
 
     forward: Forward
     preprocessing: Preprocessing
     record: RunRecord | None
     device: torch.device
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @classmethod
     def load(cls, weights: Path, device: torch.device, precision: str | None = None, scene_dir: Path | None = None) -> Model:
@@ -75,7 +78,10 @@ class Model:
         preprocessing = preprocessing_for(
             weights, grayscale=net.architecture.in_channels == 1, scene=scene_dir.name, scene_dir=scene_dir
         )
-        return cls(Forward(net, device, precision_for(record, device, precision)), preprocessing, record, device)
+        found = {stage: calibration_of(weights, stage) for stage in ("coarse", "refined")}
+        calibrations = {stage: calibration for stage, calibration in found.items() if calibration is not None}
+        forward = Forward(net, device, precision_for(record, device, precision))
+        return cls(forward, preprocessing, record, device, calibrations)
 
 
 class Localizer:
@@ -201,7 +207,12 @@ class Localizer:
             )[0]  # fmt: skip
             seconds = prepared_s + time.perf_counter() - before
             answers.append(_coarse_answer(photo, pose, cells, sigma_11hw, seconds))
-        return answers
+        return [self._judged(answer) for answer in answers]
+
+    def _judged(self, answer: Answer) -> Answer:
+        """By the weights' calibration for answers of its stage, where there is one."""
+        calibration = self._model.calibrations.get(answer.stage)
+        return answer if calibration is None else judged(answer, calibration)
 
     def _refined(self, photo: Photo, coarse: Answer) -> Answer:
         if coarse.verdict == "failed" and not np.isfinite(coarse.covariance_66).all():
@@ -216,7 +227,8 @@ class Localizer:
         )
         if not refinement.accepted:
             logger.debug("%s: not refined, %s", photo.name, refinement.reason)
-        return refined_answer(coarse, refinement)
+        answer = refined_answer(coarse, refinement)
+        return self._judged(answer) if refinement.accepted else answer
 
 
 def _coarse_answer(photo: Photo, pose: EstimatedPose, cells: int, sigma_11hw: torch.Tensor | None, seconds: float) -> Answer:
