@@ -10,21 +10,35 @@ from threads import configure_threads
 
 def main() -> int:
     configure_threads()  # before numpy and torch are imported
-    from localization.command import LocalizeOptions, localize
+    from exports.localized import OutputOptions, check_output, photo_of, write_outputs
+    from localization.command import LocalizeOptions, localize, scene_of
     from records.options import add_options, options_from
     from runs.messages import explained
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, LocalizeOptions)
+    add_options(parser, OutputOptions)
     args = parser.parse_args()
     try:
-        localize(options_from(LocalizeOptions, args))
+        options, wanted = options_from(LocalizeOptions, args), options_from(OutputOptions, args)
+        check_output(wanted, bool(options.surface))
+        localized, localizer = localize(options)
+        given = localizer.intrinsics(options.intrinsics)
+        write_outputs(
+            localized.answers,
+            localizer.frame,
+            options.output_dir,
+            wanted,
+            surface=scene_of(options, localizer),
+            picture_of=lambda answer: photo_of(answer, options.image, given),
+            title=f"{options.image.name}, {options.network_in.stem}",
+        )
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print(f"error: {explained(error, memory='try --device cpu', loader='')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 

@@ -29,6 +29,8 @@ _PARENTS: dict[str, tuple[tuple[str, str], ...]] = {
     "joint": (("C", "C"), ("T", "T"), ("A", "A"), ("I", "I")),
     "finetune": (("joint", "C"), ("joint", "A"), ("T", "T"), ("I", "I")),
 }
+# Sections that a stage holds at most: three for training, two for validation.
+_SECTIONS_AT_ONCE = 5
 # What all stages of a project have in common.
 _COMMON = ("scene", "real_data_domain", "width")
 # And what those have that know the regressor: T and A do for any.
@@ -55,11 +57,9 @@ class StageData:
         return self.training | {dataset.files[0].image.parent.parent: dataset for dataset in validation}
 
 
-def open_data(options: StageOptions, *, cache: bool = False) -> StageData:
+def open_data(options: StageOptions) -> StageData:
     """The stage's sections, after a look at whether labels, poses and calibrations belong together.
 
-    Args:
-        cache: keep decoded samples in memory.
     Raises:
         ValueError, OSError: a section is missing or bad; names it.
     """
@@ -74,8 +74,10 @@ def open_data(options: StageOptions, *, cache: bool = False) -> StageData:
     by_name = scene_dir / f"train_{flight}_sim" if random_epochs < epochs and options.stage != "I" else None
     other = scene_dir / "train_sim" if random_epochs > 0 and options.stage != "I" else None
 
+    cache_bytes = int(options.cache_gb * 2**30) // _SECTIONS_AT_ONCE
+
     def opened(path: Path) -> SectionDataset:
-        dataset = SectionDataset([path], "coord", options.image_height, cache=cache)
+        dataset = SectionDataset([path], "coord", options.image_height, cache_bytes=cache_bytes)
         check_geometry(dataset)
         return dataset
 

@@ -65,7 +65,7 @@ def train_stage(options: StageOptions) -> RunFolder:
         raise FileExistsError(
             f"stage {options.stage} exists: {folder}; continue with --auto_resume or choose --project_name"
         )
-    data = open_data(options, cache=options.num_workers == 0)
+    data = open_data(options)
     record = build_record(options, data, run.record())
     state = load_state(run.state) if run.state.is_file() else None
     if state is not None:

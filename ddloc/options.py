@@ -136,6 +136,9 @@ class StageOptions(Place, _StageName):
     loss: LossOptions = field(default_factory=LossOptions)
     precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
     seed: int = option(2021, check=between(0, LARGEST_SEED), help="of everything that is random")
+    cache_gb: float = option(
+        4.0, check=between(0, 1e6), decides=False, help="memory for decoded images of all sections, GiB"
+    )
     num_workers: int = option(0, check=between(0, 1024), decides=False, help="loader processes")
     auto_resume: bool = option(False, decides=False, help="continue the stage where it stopped")
 

@@ -1,4 +1,4 @@
-"""Turns the poses.json of a localisation into logs for robots: `python -m exports poses.json --ros2 BAG --mavlink LOG`."""
+"""Turns the answers.json of a localisation into logs for robots: `python -m exports answers.json --ros2 BAG`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from exports.georeference import UNKNOWN_DATUM, Georeference
 from exports.mavlink import write_mavlink
 from exports.ros import write_ros_bag
-from exports.tables import read_answers_json
+from exports.tables import read_answers
+from exports.writing import georeference_of
 from records.options import add_options, option, options_from
 
 
@@ -19,7 +19,7 @@ from records.options import add_options, option, options_from
 class ConversionOptions:
     """One conversion; the fields are the flags."""
 
-    poses: Path = option(positional=True, help="poses.json, as localisation writes it")
+    answers: Path = option(positional=True, help="answers.json, as localisation writes it")
     ros2: Path | None = option(None, metavar="FOLDER", help="ROS 2 bag to write (optional package rosbags)")
     mavlink: Path | None = option(None, metavar="FILE", help="MAVLink log to write (optional package pymavlink)")
 
@@ -32,18 +32,12 @@ def convert(options: ConversionOptions) -> None:
     """
     if options.ros2 is None and options.mavlink is None:
         raise ValueError("say what to write: --ros2 FOLDER, --mavlink FILE, or both")
-    content = read_answers_json(options.poses)
-    georeference = None
-    try:
-        georeference = Georeference(
-            content.frame or {}, datum=content.datum or UNKNOWN_DATUM, ellipsoidal=content.ellipsoidal
-        )
-    except ValueError as error:
-        logging.info("local poses only: %s", error)
+    answers, frame = read_answers(options.answers)
+    georeference = georeference_of(frame, None)
     if options.ros2 is not None:
-        write_ros_bag(content.answers, georeference, options.ros2)
+        write_ros_bag(answers, georeference, options.ros2)
     if options.mavlink is not None:
-        write_mavlink(content.answers, georeference, options.mavlink)
+        write_mavlink(answers, georeference, options.mavlink)
 
 
 def main() -> int:

@@ -14,8 +14,9 @@ from datagen.scene import GeoScene
 from exports.colmap import write_colmap
 from exports.georeference import Georeference
 from exports.maps import placed, write_geojson, write_kml
-from exports.tables import write_answers_json, write_csv, write_pose_files
+from exports.tables import write_csv
 from localization.answer import Answer
+from localization.writing import write_answers
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,18 @@ log = logging.getLogger(__name__)
 def write_all(
     answers: Sequence[Answer], frame: Mapping[str, Any] | None, folder: Path, surface: GeoScene | None = None
 ) -> None:
-    """Writes what programs take: poses/*.txt, cameras.txt and images.txt, poses.csv, poses.json, poses.geojson, poses.kml.
+    """Writes what localisation writes (answers.json, answers.csv, poses/*.txt) and what `write_maps` does; see there."""
+    _check(answers, frame, surface)
+    write_answers(answers, frame, {}, folder)
+    write_maps(answers, frame, folder, surface)
 
-    Photos without a pose stand in the tables only. The maps need a frame with a CRS; footprints also need the geodata. One
+
+def write_maps(
+    answers: Sequence[Answer], frame: Mapping[str, Any] | None, folder: Path, surface: GeoScene | None = None
+) -> None:
+    """Writes cameras.txt and images.txt, geographic.csv, answers.geojson and answers.kml.
+
+    Photos without a pose stand in the table only. The maps need a frame with a CRS; footprints also need the geodata. One
     line says what heights are above, or why there is no map.
 
     Args:
@@ -36,20 +46,22 @@ def write_all(
         ValueError: no answer, or geodata in another frame than the answers.
         OSError: the folder cannot be written.
     """
+    _check(answers, frame, surface)
+    georeference = georeference_of(frame, surface)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_colmap(answers, folder)
+    write_csv(answers, georeference, folder / "geographic.csv")
+    if georeference is not None:
+        photos = placed(answers, georeference, surface)
+        write_geojson(photos, georeference, folder / "answers.geojson")
+        write_kml(photos, georeference, folder / "answers.kml")
+
+
+def _check(answers: Sequence[Answer], frame: Mapping[str, Any] | None, surface: GeoScene | None) -> None:
     if not answers:
         raise ValueError("no photo was localised: there is nothing to write")
     if surface is not None:
         check_same_frame(frame, surface)
-    georeference = georeference_of(frame, surface)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_pose_files(answers, folder / "poses")
-    write_colmap(answers, folder)
-    write_csv(answers, georeference, folder / "poses.csv")
-    write_answers_json(answers, None if frame is None else dict(frame), georeference, folder / "poses.json")
-    if georeference is not None:
-        photos = placed(answers, georeference, surface)
-        write_geojson(photos, georeference, folder / "poses.geojson")
-        write_kml(photos, georeference, folder / "poses.kml")
 
 
 def check_same_frame(frame: Mapping[str, Any] | None, surface: GeoScene) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
+import dsacstar
+from datagen.scene import GeoScene
 from localization.answer import VERDICTS, Answer
 from localization.forward import BATCH_SIZE
+from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics
 from localization.localizer import Localizer
 from localization.photos import Photo, Source, find_sources, frame_count, photos_of
+from localization.priors import PhotoFacts, PriorOptions, priors_of, read_facts
 from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from localization.writing import write_answers
@@ -24,6 +28,8 @@ from records.options import between, option
 from runs.device import PRECISIONS
 
 logger = logging.getLogger(__name__)
+
+PriorReader = Callable[[Photo], dsacstar.Priors | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class LocalizeOptions:
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
     solver: SolverOptions = field(default_factory=SolverOptions)
+    prior: PriorOptions = field(default_factory=PriorOptions)
     output_dir: Path = option(Path("localized"), group="output", metavar="DIR", help="answers.json, answers.csv, poses/")
     scene_dir: Path | None = option(
         None, metavar="DIR", help="folder of the scene, for weights without a record (a published scene: its name)"
@@ -95,7 +102,7 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
     )
     given = localizer.intrinsics(options.intrinsics)
     logger.info("%d file%s, intrinsics: %s", len(sources), "" if len(sources) == 1 else "s", given.description)
-    localized = localize_sources(localizer, sources, given, options.every)
+    localized = localize_sources(localizer, sources, given, options.every, _reader_of_priors(options, localizer, sources))
     if not localized.answers:
         raise ValueError(f"no photo could be localised: {'; '.join(list(localized.skipped.values())[:3])}")
     write_answers(localized.answers, localizer.frame, localized.skipped, options.output_dir)
@@ -103,15 +110,46 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
     return localized, localizer
 
 
-def localize_sources(localizer: Localizer, sources: Sequence[Source], given: Intrinsics, every: int = 1) -> Localized:
-    """Localises photos and videos with a bar; what cannot be read is said and passed over."""
+def scene_of(options: LocalizeOptions, localizer: Localizer) -> GeoScene | None:
+    """The geodata that were named, whether poses are refined by them or not; None where none were."""
+    if localizer.geodata is not None:
+        return localizer.geodata.scene
+    return Geodata.open(options.surface, options.ortho, localizer.frame).scene if options.surface else None
+
+
+def _reader_of_priors(options: LocalizeOptions, localizer: Localizer, sources: Sequence[Source]) -> PriorReader | None:
+    """What finds the priors of a photo in its file; None when none are wanted."""
+    if not options.prior.wanted:
+        return None
+    paths = {source.name: source.path for source in sources if not source.is_video}
+    scene = scene_of(options, localizer) if options.prior.height_above_ground else None
+
+    def read(photo: Photo) -> dsacstar.Priors | None:
+        facts = read_facts(paths[photo.name]) if photo.name in paths else PhotoFacts()
+        return priors_of([facts], localizer.frame, options.prior, scene)
+
+    return read
+
+
+def localize_sources(
+    localizer: Localizer,
+    sources: Sequence[Source],
+    given: Intrinsics,
+    every: int = 1,
+    prior_of: PriorReader | None = None,
+) -> Localized:
+    """Localises photos and videos with a bar; what cannot be read is said and passed over.
+
+    Args:
+        prior_of: what is known of a photo beforehand.
+    """
     skipped: dict[str, str] = {}
     answers: list[Answer] = []
     photos = _readable(sources, given, every, skipped)
     total = sum(frame_count(source, every) for source in sources)
     with tqdm(total=total, desc="localize", unit="photo", dynamic_ncols=True, disable=total < 2) as bar:
         while batch := list(itertools.islice(photos, BATCH_SIZE)):
-            answers += localizer.localize(batch)
+            answers += localizer.localize(batch, None if prior_of is None else [prior_of(photo) for photo in batch])
             bar.update(len(batch))
     return Localized(answers, skipped)
 

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +48,14 @@ class Model:
 
     Attributes:
         record: of the run that made them; None without one.
+        calibrations: what validation taught of the answers, by stage, where the weights come with it.
     """
 
     forward: Forward
     preprocessing: Preprocessing
     record: RunRecord | None
     device: torch.device
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @classmethod
     def load(cls, weights: Path, device: torch.device, precision: str | None = None, scene_dir: Path | None = None) -> Model:
@@ -76,7 +78,12 @@ class Model:
         preprocessing = preprocessing_for(
             weights, grayscale=net.architecture.in_channels == 1, scene=scene_dir.name, scene_dir=scene_dir
         )
-        return cls(Forward(net, device, precision_for(record, device, precision)), preprocessing, record, device)
+        found = {stage: calibration_of(weights, stage) for stage in STAGES}
+        calibrations = {stage: calibration for stage, calibration in found.items() if calibration is not None}
+        for stage, calibration in calibrations.items():
+            logger.info("verdicts on %s poses: %s", stage, calibration)
+        forward = Forward(net, device, precision_for(record, device, precision))
+        return cls(forward, preprocessing, record, device, calibrations)
 
 
 class Localizer:
@@ -94,18 +101,16 @@ class Localizer:
         solver: SolverOptions | None = None,
         geodata: Geodata | None = None,
         refine_height: int = WORKING_HEIGHTS[0],
-        calibrations: Mapping[str, Calibration] | None = None,
     ):
         """
         Args:
             solver: default: SolverOptions().
-            calibrations: by stage, what validation taught of these weights; their verdicts count then.
             refine_height: see `localization.refinement.refine`.
         Raises:
             ValueError: geodata of another place than the network's.
         """
         self._model, self._solver, self._refine_height = model, solver or SolverOptions(), refine_height
-        self.geodata, self._calibrations = geodata, dict(calibrations or {})
+        self.geodata = geodata
         if geodata is not None and self.record is not None:
             geodata.check_place(self.record.statistics.mean_coord)
 
@@ -137,11 +142,7 @@ class Localizer:
         geodata = None
         if surface is not None and ortho is not None:
             geodata = Geodata.open(surface, ortho, None if model.record is None else model.record.frame)
-        found = {stage: calibration_of(Path(weights), stage) for stage in STAGES}
-        calibrations = {stage: calibration for stage, calibration in found.items() if calibration is not None}
-        for stage, calibration in calibrations.items():
-            logger.info("verdicts on %s poses: %s", stage, calibration)
-        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height, calibrations=calibrations)
+        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height)
 
     @property
     def record(self) -> RunRecord | None:
@@ -181,13 +182,8 @@ class Localizer:
         if self.geodata is not None:
             with ThreadPoolExecutor(configure_threads()) as pool:
                 answers = list(pool.map(self._refined, photos, answers))
+        # Last, since refinement wants the solver's own covariance, in evaluations too.
         return [self._judged(answer) for answer in answers]
-
-    def _judged(self, answer: Answer) -> Answer:
-        """By the calibration of its stage, where there is one. Last, since refinement wants the network's own covariance."""
-        calibration = self._calibrations.get(answer.stage)
-        found = answer if calibration is None else judged(answer, calibration)
-        return replace(found, coarse=None if answer.coarse is None else self._judged(answer.coarse))
 
     def _coarse(self, pairs: Sequence[tuple[Photo, dsacstar.Priors | None]]) -> list[Answer]:
         """Answers of the network to photos of one size."""
@@ -215,6 +211,12 @@ class Localizer:
             seconds = prepared_s + time.perf_counter() - before
             answers.append(_coarse_answer(photo, pose, cells, sigma_11hw, seconds))
         return answers
+
+    def _judged(self, answer: Answer) -> Answer:
+        """By the weights' calibration for answers of its stage, where there is one."""
+        calibration = self._model.calibrations.get(answer.stage)
+        found = answer if calibration is None else judged(answer, calibration)
+        return replace(found, coarse=None if answer.coarse is None else self._judged(answer.coarse))
 
     def _refined(self, photo: Photo, coarse: Answer) -> Answer:
         if coarse.verdict == "failed" and not np.isfinite(coarse.covariance_66).all():

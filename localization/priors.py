@@ -90,6 +90,11 @@ class PriorOptions:
         help="the height flown above the ground below, and its standard deviation; needs geodata and GNSS",
     )
 
+    @property
+    def wanted(self) -> bool:
+        """Whether any of them is asked for."""
+        return any(value is not None for value in vars(self).values())
+
 
 def read_facts(photo: Path) -> PhotoFacts:
     """The facts of a photo's EXIF and XMP.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ FORMAT, VERSION = "crossloc answers", 1
 def write_answers(
     answers: Sequence[Answer], frame: Mapping[str, Any] | None, skipped: Mapping[str, str], folder: Path
 ) -> None:
-    """Writes answers.json, answers.csv and poses/<name>.txt; what was there of other photos stays.
+    """Writes answers.json, answers.csv and poses/<name>.txt; poses of other photos that were there stay.
 
     Args:
         frame: of the poses, as the record of a run keeps it.
@@ -28,12 +28,15 @@ def write_answers(
     Raises:
         OSError: the folder cannot be written.
     """
-    poses = folder / "poses"
-    poses.mkdir(parents=True, exist_ok=True)
+    (folder / "poses").mkdir(parents=True, exist_ok=True)
     for answer, name in zip(answers, pose_names(answers), strict=True):
-        if answer.success:
-            with replacing(poses / f"{name}.txt") as temporary:
-                np.savetxt(temporary, answer.world_from_cam_44, fmt="%.9f")
+        path = folder / "poses" / f"{name}.txt"
+        if not answer.success:
+            path.unlink(missing_ok=True)  # the pose that an earlier localisation found is not the answer any more
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savetxt(temporary, answer.world_from_cam_44, fmt="%.9f")
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -48,10 +51,11 @@ def write_answers(
 
 
 def pose_names(answers: Sequence[Answer]) -> list[str]:
-    """A file name for each answer: folders become underscores, the ending stays where two photos differ by nothing else."""
-    flat = [answer.name.replace("/", "_").replace("\\", "_") for answer in answers]
-    bare = [name.rpartition(".")[0] if "." in name and "#" not in name else name for name in flat]
-    return [name if bare.count(stem) > 1 else stem for name, stem in zip(flat, bare, strict=True)]
+    """A file name for each answer, in the photo's sub-folder; all keep their endings where two differ by nothing else."""
+    names = [answer.name for answer in answers]
+    # What stands behind the last dot of a video's frame is not the whole ending.
+    bare = [name if "#" in name else str(PurePosixPath(name).with_suffix("")) for name in names]
+    return bare if len(set(bare)) == len(bare) else names
 
 
 def row(answer: Answer) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from .test_sampling import preset_document
 from .test_spread import without_locks
 
 K_33, SIZE = centred_intrinsics(100.0, 96, 64), (96, 64)
-SIDE, TILE = 1200.0, 400.0
+SIDE, TILE = 600.0, 200.0
 
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
-    """Folders of 3 x 3 tiles of 400 m: surface (1 m), orthophoto (0.5 m) and land cover."""
+    """Folders of 3 x 3 tiles of 200 m: surface (1 m), orthophoto (0.5 m) and land cover."""
     folder = tmp_path_factory.mktemp("tiles")
     for name in ("surface", "ortho", "landcover"):
         (folder / name).mkdir()
@@ -63,7 +63,7 @@ def camera(x, y, pitch=-70.0, yaw=30.0, height=60.0):
 
 
 @pytest.mark.parametrize(
-    "place", [(0, 0), (390, -10, -40), (-195, 205, -90), (-580, 30, -60, 200), (590, 590, -55, 225), (205, 0, -32, 80, 40)]
+    "place", [(0, 0), (190, -6, -40), (-97, 103, -90), (-285, 18, -60, 200), (290, 290, -55, 225), (103, 0, -32, 80, 40)]
 )
 def test_views_are_those_of_the_whole_scene(both, place):
     """In the middle, over seams of tiles, low and oblique, and over the border."""
@@ -81,15 +81,15 @@ def test_views_are_those_of_the_whole_scene(both, place):
 
 
 def test_heights_are_those_of_the_whole_scene(both):
-    x, y = np.random.default_rng(0).uniform(-650, 650, (2, 40))
+    x, y = np.random.default_rng(0).uniform(-330, 330, (2, 30))
     whole, parts = (renderer.scene.height_at(x, y) for renderer in both)
-    assert np.array_equal(np.isnan(whole), np.isnan(parts)) and np.isnan(whole).any() and np.isfinite(whole).sum() > 20
+    assert np.array_equal(np.isnan(whole), np.isnan(parts)) and np.isnan(whole).any() and np.isfinite(whole).sum() > 15
     assert np.nanmax(np.abs(whole - parts)) < 5e-3
 
 
 def test_what_is_in_memory_changes_nothing(tiles, both):
     """Views in another order, with parts of others at hand, are the same to the last bit."""
-    places = [(0, 0), (390, -10, -40), (20, 10), (-300, 300)]
+    places = [(0, 0), (190, -6, -40), (20, 10), (-150, 150)]
     first = {place: both[1].render(camera(*place), K_33, *SIZE) for place in places}
     fresh = LargeRenderer(LargeScene.open(*layers(tiles), origin_xyz=both[1].scene.origin_xyz))
     for place in reversed(places):
@@ -105,7 +105,7 @@ def test_only_the_tiles_that_are_seen_are_read(tiles, monkeypatch):
     monkeypatch.setattr(
         large_scene.rasters, "open_tile", lambda path, *rest: read.append(path.name) or original(path, *rest)
     )
-    LargeRenderer(scene).render(camera(-400, 400, -90), K_33, *SIZE)
+    LargeRenderer(scene).render(camera(-220, 220, -90), K_33, *SIZE)
     assert set(read) == {"00.tif"} and len(read) == 3, "surface, orthophoto and land cover of one tile"
     part = next(iter(scene._parts.values()))
     assert part.heights_rc.size < 300**2
@@ -147,7 +147,7 @@ def test_sections_of_a_large_scene(tiles, tmp_path, monkeypatch, caplog):
     """The command does it by itself when the layers are too large, in shares too, and says so."""
     monkeypatch.setattr(common_arguments, "is_large", lambda *layers: True)
     preset = tmp_path / "p.json"
-    ranges = {"xRange": [LEFT + 100, LEFT + 1100], "yRange": [TOP - 1100, TOP - 100], "hRange": [40, 80]}
+    ranges = {"xRange": [LEFT + 80, LEFT + 520], "yRange": [TOP - 520, TOP - 80], "hRange": [40, 80]}
     preset.write_text(json.dumps(preset_document(nbImages=6, pitchRange=[-90, -60], **ranges)))
     surface, ortho, landcover = map(str, layers(tiles))
     words = ["sections", "--surface", surface, "--ortho", ortho, "--landcover", landcover, "--preset", str(preset)]
@@ -161,7 +161,7 @@ def test_sections_of_a_large_scene(tiles, tmp_path, monkeypatch, caplog):
 
 def test_what_is_large(tiles, monkeypatch):
     assert not large_scene.is_large(tiles / "surface", tiles / "ortho", None)
-    monkeypatch.setattr(large_scene, "MAX_SURFACE_CELLS", 1_000_000)
+    monkeypatch.setattr(large_scene, "MAX_SURFACE_CELLS", 300_000)
     assert large_scene.is_large(tiles / "surface", tiles / "ortho", None)
     scene = LargeScene.open(*layers(tiles))
     monkeypatch.setattr(large_scene, "MAX_SURFACE_CELLS", 10_000)

@@ -21,8 +21,8 @@ from datagen.__main__ import main
 from datagen.cameras import (
     Camera,
     Lens,
-    _json_camera,
     centred_intrinsics,
+    json_camera,
     read_cameras_json,
     read_colmap,
     read_pose_folder,
@@ -123,7 +123,7 @@ def test_opencv_coefficients_of_a_cameras_json_mean_what_opencv_means():
             "focal_length_px": [300, 310],
             "principal_point_px": [155, 125],
         }
-        camera = _json_camera({**entry, "distortion": coefficients}, "a", np.eye(4))
+        camera = json_camera({**entry, "distortion": coefficients}, "a", np.eye(4))
         padded = np.array(coefficients + [0.0] * (4 - len(coefficients)))
         expected, _ = cv2.projectPoints(points_N3, np.zeros(3), np.zeros(3), camera.K_33, padded)
         seen = photos._colmap_camera(camera).img_from_cam(points_N3)

@@ -17,7 +17,7 @@ from datagen.cameras import read_cameras_json, read_colmap
 from datagen.scene import GeoScene
 from datagen.sections import frame_of
 from exports import write_all
-from exports.tables import write_pose_files
+from exports.tables import read_answers
 
 from .conftest import failed_answer, make_answer, make_scene
 
@@ -52,7 +52,7 @@ def test_colmap_reads_the_poses(written):
 
 def test_geojson(written, flat_frame):
     folder, first, third = written
-    content = json.loads((folder / "poses.geojson").read_text())
+    content = json.loads((folder / "answers.geojson").read_text())
     photos = [f for f in content["features"] if f["properties"]["kind"] == "photo"]
     assert [f["properties"]["name"] for f in photos] == ["a.jpg", "low/b c.jpg"]
     lon, lat = photos[0]["geometry"]["coordinates"]  # two numbers: nothing says that heights are above the ellipsoid
@@ -66,7 +66,7 @@ def test_geojson(written, flat_frame):
 
 def test_rings_are_closed_and_counter_clockwise(written):
     folder, _, _ = written
-    content = json.loads((folder / "poses.geojson").read_text())
+    content = json.loads((folder / "answers.geojson").read_text())
     rings = [f["geometry"]["coordinates"][0] for f in content["features"] if f["geometry"]["type"] == "Polygon"]
     assert len(rings) == 2
     for ring in rings:
@@ -80,7 +80,7 @@ def test_rings_are_closed_and_counter_clockwise(written):
 
 def test_kml_for_google_earth(written):
     folder, first, _ = written
-    root = ET.parse(folder / "poses.kml").getroot()
+    root = ET.parse(folder / "answers.kml").getroot()
     assert root.tag == f"{{{KML['k']}}}kml"
     camera = root.find(".//k:Placemark/k:Camera", KML)
     values = {child.tag.split("}")[1]: child.text for child in camera}
@@ -96,25 +96,33 @@ def test_kml_for_google_earth(written):
 
 def test_tables_name_every_photo(written):
     folder, first, _ = written
-    rows = list(csv.DictReader((folder / "poses.csv").open()))
+    rows = list(csv.DictReader((folder / "geographic.csv").open()))
     assert [row["name"] for row in rows] == ["a.jpg", "failed.jpg", "low/b c.jpg"]
     assert rows[1]["verdict"] == "failed" and rows[1]["x"] == rows[1]["longitude_deg"] == rows[1]["sigma_up_m"] == ""
     assert float(rows[0]["pitch_deg"]) == pytest.approx(-60, abs=1e-3)
     assert [float(rows[0][f"sigma_{axis}_m"]) for axis in ("east", "north", "up")] == pytest.approx([0.2, 0.3, 0.5])
-    record = json.loads((folder / "poses.json").read_text())
-    np.testing.assert_allclose(record["answers"][0]["world_from_cam"], first.world_from_cam_44)
-    assert record["answers"][1]["world_from_cam"] is None and record["answers"][1]["covariance"] is None
-    assert record["answers"][2]["coarse"]["name"] == "a.jpg" and record["frame"]["crs_code"] == "EPSG:32632"
-    np.testing.assert_allclose(np.loadtxt(folder / "poses/low/b c.txt"), record["answers"][2]["world_from_cam"])
-    assert not (folder / "poses/failed.txt").exists()
+    assert len(json.loads((folder / "answers.json").read_text())["answers"]) == 3
+    assert (folder / "poses/a.txt").is_file() and not (folder / "poses/failed.txt").exists()
+
+
+def test_answers_are_read_back(written, flat_frame):
+    folder, first, third = written
+    answers, frame = read_answers(folder / "answers.json")
+    assert frame == flat_frame and [answer.name for answer in answers] == ["a.jpg", "failed.jpg", "low/b c.jpg"]
+    for answer, true in ((answers[0], first), (answers[2], third)):
+        np.testing.assert_allclose(answer.world_from_cam_44, true.world_from_cam_44)
+        np.testing.assert_allclose(answer.covariance_66, true.covariance_66)
+        fields = ("verdict", "confidence", "size_wh", "inlier_share", "score", "sigma", "stage", "seconds", "time_s")
+        assert all(getattr(answer, name) == getattr(true, name) for name in fields)
+    assert not answers[1].success and np.isinf(answers[1].covariance_66).all()
 
 
 def test_without_a_crs_the_rest_is_written(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         write_all([make_answer()], None, tmp_path)
     assert "GeoJSON and KML: the scene's frame names no CRS" in caplog.text
-    assert {p.name for p in tmp_path.iterdir()} >= {"images.txt", "poses.csv", "poses.json"}
-    assert not (tmp_path / "poses.geojson").exists()
+    assert {p.name for p in tmp_path.iterdir()} >= {"images.txt", "geographic.csv", "answers.json"}
+    assert not (tmp_path / "answers.geojson").exists()
 
 
 def test_known_ellipsoidal_heights_are_the_third_coordinate(flat_frame, tmp_path):
@@ -135,27 +143,6 @@ def test_what_cannot_be_right_is_refused(flat, flat_frame, tmp_path):
     with pytest.raises(ValueError, match="have the origin"):
         write_all([make_answer()], {**flat_frame, "origin_xyz": [0, 0, 0]}, tmp_path / "x", flat)
     assert not (tmp_path / "x").exists()
-    with pytest.raises(ValueError, match="two answers are named a.jpg"):
-        write_all([make_answer("a.jpg"), make_answer("a.jpg")], flat_frame, tmp_path / "y")
-    with pytest.raises(ValueError, match="leads out of"):
-        write_all([make_answer("../a.jpg")], flat_frame, tmp_path / "z")
-
-
-def pose_files(folder) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
-
-
-def test_no_two_photos_share_a_pose_file_and_none_outlives_its_pose(tmp_path):
-    names = ("a/b.jpg", "a_b.jpg", "c.jpg", "v.mp4#000002")
-    write_pose_files([make_answer(name) for name in names], tmp_path)
-    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "c.txt", "v.mp4#000002.txt"]
-    write_pose_files([make_answer("a_b.jpg", position=(7.0, 0, 0)), failed_answer("c.jpg")], tmp_path)
-    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "v.mp4#000002.txt"]
-    assert np.loadtxt(tmp_path / "a_b.txt")[0, 3] == 7.0
-    alike = [make_answer("a.jpg", position=(1.0, 0, 0)), make_answer("a.png"), make_answer("d.jpg")]
-    write_pose_files(alike, tmp_path / "e")
-    assert pose_files(tmp_path / "e") == ["a.jpg.txt", "a.png.txt", "d.jpg.txt"]
-    assert np.loadtxt(tmp_path / "e/a.jpg.txt")[0, 3] == 1.0
 
 
 def test_brighton_beach_lies_where_its_gnss_says(brighton_beach, tmp_path):
@@ -175,7 +162,7 @@ def test_brighton_beach_lies_where_its_gnss_says(brighton_beach, tmp_path):
         for camera in cameras
     ]
     write_all(answers, frame_of(surface), tmp_path, surface)
-    content = json.loads((tmp_path / "poses.geojson").read_text())
+    content = json.loads((tmp_path / "answers.geojson").read_text())
     geod = pyproj.Geod(ellps="WGS84")
     for feature, camera in zip(content["features"], cameras, strict=False):
         east, north = camera.world_from_cam_44[:2, 3]

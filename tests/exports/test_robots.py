@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from exports import write_all
+from exports.__main__ import main
 from exports.covariances import position_then_rotation, upper_triangle
 from exports.georeference import Georeference
 from exports.mavlink import write_mavlink
@@ -182,23 +182,23 @@ def test_a_missing_package_is_named(answers, tmp_path, monkeypatch):
         write_mavlink(answers, None, tmp_path / "x")
 
 
-def test_the_command_converts_what_localisation_wrote(answers, flat_frame, tmp_path, repository):
+def test_the_command_converts_what_localisation_wrote(answers, flat_frame, tmp_path, monkeypatch, capsys):
     pytest.importorskip("rosbags", reason="the optional package rosbags is not installed")
     pytest.importorskip("pymavlink", reason="the optional package pymavlink is not installed")
     write_all(answers, flat_frame, tmp_path)
 
-    def convert(*arguments):
-        command = [sys.executable, "-m", "exports", *map(str, arguments)]
-        return subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    def convert(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["exports", *map(str, arguments)])
+        return main(), capsys.readouterr().err
 
-    done = convert(tmp_path / "poses.json", "--ros2", tmp_path / "bag", "--mavlink", tmp_path / "log.tlog")
-    assert done.returncode == 0, done.stderr
+    given = tmp_path / "answers.json"
+    assert convert(given, "--ros2", tmp_path / "bag", "--mavlink", tmp_path / "log.tlog")[0] == 0
     odometry = read_bag(tmp_path / "bag")[ODOMETRY_TOPIC][1][1]
     assert odometry.pose.pose.position.x == pytest.approx(10) and len(read_tlog(tmp_path / "log.tlog")["ODOMETRY"]) == 2
-    again = convert(tmp_path / "poses.json", "--ros2", tmp_path / "bag")
-    assert again.returncode == 2 and again.stderr.startswith("error: already there")
-    (tmp_path / "other.json").write_text(json.dumps({"answers": [{"name": "a"}]}))
-    bad = convert(tmp_path / "other.json", "--mavlink", tmp_path / "b.tlog")
-    assert bad.returncode == 2 and "other.json holds no answers of a localisation" in bad.stderr
-    none = convert(tmp_path / "poses.json")
-    assert none.returncode == 2 and "--ros2" in none.stderr
+    code, said = convert(given, "--ros2", tmp_path / "bag")
+    assert code == 2 and "error: already there" in said
+    (tmp_path / "other.json").write_text(json.dumps({"answers": []}))
+    code, said = convert(tmp_path / "other.json", "--mavlink", tmp_path / "b.tlog")
+    assert code == 2 and "other.json holds no answers of a localisation" in said
+    code, said = convert(given)
+    assert code == 2 and "say what to write: --ros2" in said

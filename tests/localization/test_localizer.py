@@ -19,11 +19,13 @@ import localize as command
 from dataloader.images import ImageHeader
 from dataloader.scenes import PUBLISHED_SCENES
 from geometry.poses import pose_error
+from localization.answer import Answer
 from localization.calibration import Sample, fit, write_calibration
 from localization.geodata import Geodata
 from localization.intrinsics import intrinsics_from
 from localization.localizer import Localizer, Model
 from localization.photos import Photo, find_sources, photos_of, read_photo, upright
+from localization.writing import write_answers
 from networks import Architecture, TransPoseNet, save_network
 from runs.record import CameraRecord, write_sidecar
 from tests.evaluation.conftest import COLOURS, make_record
@@ -62,8 +64,8 @@ def record_for(landscape: Landscape, **changes):
 
 def localizer_for(landscape: Landscape, poses: list[np.ndarray], geodata: Geodata | None, calibrations=None) -> Localizer:
     record = record_for(landscape)
-    model = Model(TrueCoordinates(landscape, poses), record.preprocessing, record, CPU)
-    return Localizer(model, geodata=geodata, calibrations=calibrations)
+    model = Model(TrueCoordinates(landscape, poses), record.preprocessing, record, CPU, calibrations or {})
+    return Localizer(model, geodata=geodata)
 
 
 def error_m(answer, true_44: np.ndarray) -> float:
@@ -169,7 +171,7 @@ def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path,
     write_calibration(path, calibration, "refined")
     with caplog.at_level("INFO"):
         localizer = Localizer.from_weights(path, device="cpu")
-    assert localizer._calibrations == {"refined": calibration}
+    assert localizer._model.calibrations == {"refined": calibration}
     assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
 
 
@@ -196,10 +198,31 @@ def test_the_command_from_folder_to_files(landscape, weights, photo_folder, tmp_
     for answer, row in zip(content["answers"], rows, strict=True):
         assert answer["verdict"] == row["verdict"] != "ok"  # random weights know nothing
         assert answer["size_wh"] == [WIDTH, HEIGHT] and answer["K_33"][0] == [160, 0, 120]
-        written = out / "poses" / f"{answer['name'].replace('/', '_').rpartition('.')[0]}.txt"
+        written = out / "poses" / f"{answer['name'].rpartition('.')[0]}.txt"
         assert written.is_file() == (answer["world_from_cam_44"] is not None)
         if written.is_file():
             assert np.allclose(np.loadtxt(written), answer["world_from_cam_44"], atol=1e-8)
+
+
+def pose_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder / "poses").as_posix() for path in folder.rglob("*.txt"))
+
+
+def test_no_two_photos_share_a_pose_file_and_none_outlives_its_pose(tmp_path):
+    def answer(name: str, x: float = 0.0, verdict: str = "ok") -> Answer:
+        pose_44 = np.eye(4)
+        pose_44[0, 3] = x
+        return Answer(name, pose_44, np.eye(3), (2, 2), verdict, 0.5, np.eye(6), 1.0, 1.0, None, "coarse", 0.0)
+
+    names = ("a/b.jpg", "a_b.jpg", "c.jpg", "v.mp4#000002")
+    write_answers([answer(name) for name in names], None, {}, tmp_path)
+    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "c.txt", "v.mp4#000002.txt"]
+    write_answers([answer("a_b.jpg", 7.0), answer("c.jpg", verdict="failed")], None, {}, tmp_path)
+    assert pose_files(tmp_path) == ["a/b.txt", "a_b.txt", "v.mp4#000002.txt"]
+    assert np.loadtxt(tmp_path / "poses/a_b.txt")[0, 3] == 7.0
+    write_answers([answer("a.jpg", 1.0), answer("a.png"), answer("d.jpg")], None, {}, tmp_path / "e")
+    assert pose_files(tmp_path / "e") == ["a.jpg.txt", "a.png.txt", "d.jpg.txt"]
+    assert np.loadtxt(tmp_path / "e/poses/a.jpg.txt")[0, 3] == 1.0
 
 
 def bad_input(landscape, weights, photo_folder, tmp_path):

@@ -1,0 +1,73 @@
+"""What `localize.py` makes of answers: maps, tracks, logs, the report, places."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from rasterio.crs import CRS
+
+from datagen.scene import GeoScene
+from exports.localized import OutputOptions, check_output, photo_of, place_of, write_outputs
+from localization.intrinsics import intrinsics_from
+
+from .conftest import failed_answer, make_answer
+
+
+def test_everything_that_was_asked_for(flat: GeoScene, flat_frame, tmp_path, caplog):
+    answers = [make_answer(f"{i}.png", position=(10.0 * i, 0, 100), time_s=float(i)) for i in range(5)]
+    answers[2] = make_answer(
+        "2.png", position=(20.0, 30.0, 100), time_s=2.0, covariance_66=np.diag([1e-4] * 3 + [400.0] * 3)
+    )
+    wanted = OutputOptions(smooth=True, locate=(300.0, 200.0), report=tmp_path / "report.html")
+    photo_HW3 = np.full((40, 60, 3), 90, np.uint8)
+    with caplog.at_level(logging.INFO):
+        found = write_outputs(
+            answers, flat_frame, tmp_path / "out", wanted, surface=flat, picture_of=lambda answer: photo_HW3, title="Flight"
+        )
+    assert abs(found[2].world_from_cam_44[1, 3]) < 5 and found[2].stage == "smoothed"  # the vague one gives way
+    written = json.loads((tmp_path / "out/smoothed/answers.json").read_text())
+    assert written["answers"][2]["stage"] == "smoothed" and (tmp_path / "out/smoothed/answers.kml").is_file()
+    assert (tmp_path / "report.html").read_text().count("<section") == 5
+    places = [record.message for record in caplog.records if "longitude" in record.message and "away" in record.message]
+    assert len(places) == 5 and places[1].startswith("1.png (300, 200): longitude 10.3")
+    assert "100.0 m away, within" in places[0]
+
+
+def test_what_would_go_wrong_is_said_first(tmp_path):
+    with pytest.raises(ValueError, match="--locate needs --surface and --ortho"):
+        check_output(OutputOptions(locate=(1.0, 2.0)), has_geodata=False)
+    with pytest.raises(FileExistsError, match="already there"):
+        check_output(OutputOptions(ros2=tmp_path), has_geodata=True)
+
+
+def test_a_photo_without_a_place_says_why(flat):
+    assert place_of(failed_answer("lost.jpg"), (1.0, 1.0), flat) == "lost.jpg has no pose, so its pixels have no place"
+    assert CRS.from_user_input("EPSG:32632") == flat.crs
+
+
+def test_photos_are_found_again(tmp_path):
+    given = intrinsics_from(("500",), None)
+    folder = tmp_path / "photos/low"
+    folder.mkdir(parents=True)
+    picture_HW3 = np.random.default_rng(0).integers(0, 255, (24, 36, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / "a#1.png"), picture_HW3[..., ::-1])
+    np.testing.assert_array_equal(photo_of(make_answer("low/a#1.png"), tmp_path / "photos", given), picture_HW3)
+    np.testing.assert_array_equal(photo_of(make_answer("a#1.png"), folder / "a#1.png", given), picture_HW3)
+
+
+def test_frames_are_found_again(tmp_path):
+    path = tmp_path / "flight.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 32))
+    for value in (20, 120, 220):
+        writer.write(np.full((32, 48, 3), value, np.uint8))
+    writer.release()
+    if not path.is_file() or path.stat().st_size < 1000:
+        pytest.skip("this build of OpenCV writes no video")
+    given = intrinsics_from(("500",), None)
+    for number, value in ((0, 20), (2, 220)):
+        frame_HW3 = photo_of(make_answer(f"flight.avi#{number:06d}"), path, given)
+        assert abs(float(frame_HW3.mean()) - value) < 4
