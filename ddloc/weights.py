@@ -76,7 +76,9 @@ def record_in_stage(project_dir: Path, stage: str) -> RunRecord:
     """
     folder = project_dir / stage
     if not (folder / DONE_FLAG).is_file():
-        raise FileNotFoundError(f"stage {stage} is not finished in {project_dir}: train it first, --stage {stage}")
+        raise FileNotFoundError(
+            f"stage {stage} is not finished in {project_dir}: train it first, python train_ddloc.py {stage} SCENE"
+        )
     return read_record(folder / RECORD_NAME)
 
 

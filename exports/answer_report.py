@@ -40,7 +40,7 @@ def write_answer_report(
     """
     if not answers:
         raise ValueError("no photo was localised: there is nothing to report")
-    georeference = georeference_of(frame, surface)
+    georeference = georeference_of(frame, surface, quiet=True)
     renderer = None if surface is None else Renderer(surface)
     ranked = sorted(answers, key=lambda a: (-VERDICTS.index(a.verdict), a.confidence if a.confidence is not None else 1.0))
     panels = []

@@ -19,7 +19,8 @@ from exports.writing import georeference_of, write_all, write_maps
 from localization.answer import Answer
 from localization.intrinsics import Intrinsics
 from localization.photos import Source, photos_of, read_photo
-from localization.smoothing import smooth
+from localization.smoothing import STAGE, smooth
+from records.files import check_writable
 from records.options import option
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,15 @@ def check_output(options: OutputOptions, has_geodata: bool) -> None:
     """Raises what would go wrong after the work, before it.
 
     Raises:
-        ValueError: --locate without geodata. FileExistsError: the bag is there.
+        ValueError: --locate without geodata. FileExistsError: the bag is there. PermissionError: a file cannot be written.
     """
     if options.locate is not None and not has_geodata:
         raise ValueError("--locate needs --surface and --ortho: nothing else says where the ground is")
     if options.ros2 is not None and options.ros2.exists():
         raise FileExistsError(f"already there: {options.ros2}")
+    for path in (options.report, options.ros2, options.mavlink):
+        if path is not None:
+            check_writable(path.parent, path.name)
 
 
 def write_outputs(
@@ -74,10 +78,12 @@ def write_outputs(
     """
     if options.smooth:
         answers = smooth(answers)
+        if not any(answer.stage == STAGE for answer in answers):
+            log.warning("nothing was smoothed: fewer than four photos have a pose with a known covariance")
         write_all(answers, frame, folder / "smoothed", surface)
     else:
         write_maps(answers, frame, folder, surface)
-    georeference = georeference_of(frame, surface)
+    georeference = georeference_of(frame, surface, quiet=True)
     if options.ros2 is not None:
         write_ros_bag(answers, georeference, options.ros2)
     if options.mavlink is not None:

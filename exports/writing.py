@@ -78,12 +78,15 @@ def check_same_frame(frame: Mapping[str, Any] | None, surface: GeoScene) -> None
             raise ValueError(f"the answers are in {ours.name}, the geodata in {theirs.name}")
 
 
-def georeference_of(frame: Mapping[str, Any] | None, surface: GeoScene | None) -> Georeference | None:
-    """Where answers lie on Earth; None, said in a line, where nothing says."""
+def georeference_of(
+    frame: Mapping[str, Any] | None, surface: GeoScene | None, *, quiet: bool = False
+) -> Georeference | None:
+    """Where answers lie on Earth; None where nothing says. A line says which, unless it was said before."""
+    level = logging.DEBUG if quiet else logging.INFO
     try:
         georeference = Georeference(frame or {}) if surface is None else Georeference.of_surface(surface)
     except ValueError as error:
-        log.info("no longitude and latitude, GeoJSON and KML: %s", error)
+        log.log(level, "no longitude and latitude, GeoJSON and KML: %s", error)
         return None
-    log.info("longitude and latitude in WGS 84, yaw from true north; heights: %s", georeference.datum)
+    log.log(level, "longitude and latitude in WGS 84, yaw from true north; heights: %s", georeference.datum)
     return georeference

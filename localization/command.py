@@ -145,12 +145,17 @@ def localize_sources(
     """
     skipped: dict[str, str] = {}
     answers: list[Answer] = []
+    with_prior = 0
     photos = _readable(sources, given, every, skipped)
     total = sum(frame_count(source, every) for source in sources)
     with tqdm(total=total, desc="localize", unit="photo", dynamic_ncols=True, disable=total < 2) as bar:
         while batch := list(itertools.islice(photos, BATCH_SIZE)):
-            answers += localizer.localize(batch, None if prior_of is None else [prior_of(photo) for photo in batch])
+            priors = [None if prior_of is None else prior_of(photo) for photo in batch]
+            with_prior += sum(prior is not None for prior in priors)
+            answers += localizer.localize(batch, priors)
             bar.update(len(batch))
+    if prior_of is not None:
+        logger.info("priors: the files of %d of %d photos say what was asked for", with_prior, len(answers))
     return Localized(answers, skipped)
 
 

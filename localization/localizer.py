@@ -80,8 +80,6 @@ class Model:
         )
         found = {stage: calibration_of(weights, stage) for stage in STAGES}
         calibrations = {stage: calibration for stage, calibration in found.items() if calibration is not None}
-        for stage, calibration in calibrations.items():
-            logger.info("verdicts on %s poses: %s", stage, calibration)
         forward = Forward(net, device, precision_for(record, device, precision))
         return cls(forward, preprocessing, record, device, calibrations)
 
@@ -111,6 +109,9 @@ class Localizer:
         """
         self._model, self._solver, self._refine_height = model, solver or SolverOptions(), refine_height
         self.geodata = geodata
+        for stage, calibration in model.calibrations.items():
+            if stage == "coarse" or geodata is not None:
+                logger.info("verdicts on %s poses: %s", stage, calibration)
         if geodata is not None and self.record is not None:
             geodata.check_place(self.record.statistics.mean_coord)
 

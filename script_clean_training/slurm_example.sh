@@ -11,6 +11,10 @@
 # SIGTERM to the steps two minutes before the end: the state is saved.
 #SBATCH --signal=TERM@120
 set -euo pipefail
+if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
+  echo "error: this is no Slurm job: submit it with sbatch" >&2
+  exit 2
+fi
 
 # Slurm runs a copy of this file; the folder it was submitted from is the checkout.
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"

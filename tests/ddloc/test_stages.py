@@ -180,7 +180,8 @@ def test_weights_that_were_replaced_are_noticed(trained, tmp_path):
 
 def test_a_stage_before_its_time_says_what_to_train(tmp_path):
     root = write_scene(tmp_path)
-    with pytest.raises(FileNotFoundError, match="stage C is not finished in .*ddloc-scene: train it first"):
+    hint = "stage C is not finished in .*ddloc-scene: train it first, python train_ddloc.py C SCENE"
+    with pytest.raises(FileNotFoundError, match=hint):
         train_stage(small_options(root, "I"))
     with pytest.raises(FileNotFoundError, match="stage joint is not finished"):
         train_stage(small_options(root, "finetune"))

@@ -33,6 +33,7 @@ def test_everything_that_was_asked_for(flat: GeoScene, flat_frame, tmp_path, cap
     assert written["answers"][2]["stage"] == "smoothed" and (tmp_path / "out/smoothed/answers.kml").is_file()
     assert (tmp_path / "report.html").read_text().count("<section") == 5
     places = [record.message for record in caplog.records if "longitude" in record.message and "away" in record.message]
+    assert sum("yaw from true north" in record.message for record in caplog.records) == 1
     assert len(places) == 5 and places[1].startswith("1.png (300, 200): longitude 10.3")
     assert "100.0 m away, within" in places[0]
 
@@ -42,6 +43,17 @@ def test_what_would_go_wrong_is_said_first(tmp_path):
         check_output(OutputOptions(locate=(1.0, 2.0)), has_geodata=False)
     with pytest.raises(FileExistsError, match="already there"):
         check_output(OutputOptions(ros2=tmp_path), has_geodata=True)
+    (tmp_path / "file").write_text("")
+    for name in ("report", "ros2", "mavlink"):
+        with pytest.raises(PermissionError, match=r"cannot write x into .*/file: it is a file"):
+            check_output(OutputOptions(**{name: tmp_path / "file/x"}), has_geodata=True)
+        check_output(OutputOptions(**{name: tmp_path / "new/x"}), has_geodata=True)
+
+
+def test_a_track_of_too_few_photos_is_said(flat_frame, tmp_path, caplog):
+    answers = [make_answer(f"{i}.png", time_s=float(i)) for i in range(3)]
+    write_outputs(answers, flat_frame, tmp_path, OutputOptions(smooth=True), surface=None, picture_of=None, title="")
+    assert "nothing was smoothed: fewer than four photos have a pose" in caplog.text
 
 
 def test_a_photo_without_a_place_says_why(flat):

@@ -171,8 +171,16 @@ def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path,
     write_calibration(path, calibration, "refined")
     with caplog.at_level("INFO"):
         localizer = Localizer.from_weights(path, device="cpu")
-    assert localizer._model.calibrations == {"refined": calibration}
+        assert localizer._model.calibrations == {"refined": calibration} and "verdicts" not in caplog.text
+        Localizer.from_weights(path, device="cpu", surface=landscape.surface, ortho=landscape.ortho)
     assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
+
+
+def test_priors_that_no_photo_has_are_said(weights, photo_folder, tmp_path, capsys, caplog):
+    words = ("--network_in", weights, "--image", photo_folder, "--intrinsics", 160, "--output_dir", tmp_path / "out")
+    with caplog.at_level("INFO"):
+        assert run(*words, "--gravity_sigma", 2, capsys=capsys)[0] == 0
+    assert "priors: the files of 0 of 3 photos say what was asked for" in caplog.text
 
 
 def run(*words, capsys) -> tuple[int, str]:

@@ -90,6 +90,7 @@ def test_commands(repository, name):
             "needs NODE_RANK, this machine's number from 0 to 1, got '2'",
         ),
         (f"{TRAINING}/encoder_pretrain.sh", ["urbanscape", *[""] * 6, "1"], {"NPROC": "2"}, "CUDA_ID chooses one GPU"),
+        (f"{TRAINING}/slurm_example.sh", ["urbanscape", "coord"], {}, "submit it with sbatch"),
     ],
 )  # fmt: skip
 def test_refusals(repository, script, arguments, environment, message):
