@@ -302,14 +302,14 @@ def tests_for(mutant: Mutant, seconds: dict[str, float], reached: dict[str, dict
     names = [name for name in contexts if name]
     if "" in contexts and not names:
         names = list(seconds)
-    chosen, total = [], 0.0
+    chosen, total = [rule for rule in _RULES if rule in seconds], 0.0
     room = f"tests/{mutant.path.split('/')[0]}/"
     # The room's own tests first, then by time.
     for name in sorted(
         names, key=lambda name: (seconds.get(name, 0.0) > 1.0, not name.startswith(room), seconds.get(name, 0.0))
     ):
         total += seconds.get(name, 0.0)
-        if total < _BUDGET_S or not chosen:
+        if name not in chosen and (total < _BUDGET_S or len(chosen) <= len(_RULES)):
             chosen.append(name)
     return chosen
 

@@ -13,9 +13,11 @@ from scipy.spatial.transform import Rotation
 
 from dataloader.check.__main__ import main
 from dataloader.check.run import check_data
+from dataloader.check.sample import SampleFiles, inspect
 from tests.conftest import write_plane_section
 
 LABELS = ("init", "depth", "normal")
+FLIPPED_YZ = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +233,9 @@ BROKEN = {
     "normals that point away": (
         SIM, lambda s: change_labels(s, "normal", lambda n: -n), "normal-frame", FIRST, "point away from the camera",
     ),
+    "normals with OpenGL's axes": (
+        SIM, lambda s: change_labels(s, "normal", lambda n: n * FLIPPED_YZ), "normal-frame", FIRST, "axes are flipped",
+    ),
     "normals that are too long": (
         SIM, lambda s: change_labels(s, "normal", lambda n: 255 * n), "normal-length", FIRST, "255 long",
     ),
@@ -373,3 +378,13 @@ def test_a_map_that_cannot_be_drawn_loses_no_finding(scene, tmp_path, capsys):
     said = capsys.readouterr()
     assert "test_drone_real: 3 samples" in said.out and "error: --map: there is no training section" in said.err
     assert json.loads((tmp_path / "new/a.json").read_text())["ok"] is True
+
+
+def test_an_unforeseen_error_of_one_sample_is_a_finding_too(scene, monkeypatch):
+    def explode(path):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("dataloader.check.sample.decode_image", explode)
+    stem = one(scene / "train_sim", "rgb").stem
+    seen = inspect(SampleFiles("train_sim", stem, {"rgb": one(scene / "train_sim", "rgb")}))
+    assert [(f.kind, f.text) for f in seen.findings] == [("cannot-be-checked", "RuntimeError: a fault of ours")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataloader.images import decode_image, read_header
+from dataloader.images import decode_image, read_header, resize_image
 
 _ORIENTATION = 0x0112
 
@@ -124,3 +124,13 @@ def test_what_is_no_image_is_named(tmp_path):
                 read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="image not found: .*none.png"):
         decode_image(tmp_path / "none.png")
+
+
+def test_shrinking_averages_and_enlarging_interpolates():
+    """By four: every pixel counts, not the two in the middle. By two: no blocks."""
+    stripes_HW3 = np.zeros((8, 16, 3), np.uint8)
+    stripes_HW3[:, ::4] = 200
+    assert (resize_image(stripes_HW3, 2, 4) == 50).all()
+    step_HW3 = np.repeat(np.array([[0, 100]], np.uint8)[..., None], 3, axis=2).repeat(2, axis=0)
+    assert resize_image(step_HW3, 4, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+    assert resize_image(step_HW3, 2, 2) is step_HW3

@@ -319,3 +319,11 @@ def test_test_sections_are_never_chosen_for_training(tmp_path):
                         tmp_path, sim_data_chunk=sim, real_data_chunk=real, real_only=False, real_data_domain=domain
                     )
                     assert all(section.name.startswith("train_") for section in names)
+
+
+@pytest.mark.parametrize("chunks", [(1.5, 0.0), (0.0, 1.5), (-0.1, 1.0), (1.0, -0.1)])
+def test_chunks_are_shares(tmp_path, chunks):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got"):
+        training_sections(
+            tmp_path, sim_data_chunk=chunks[0], real_data_chunk=chunks[1], real_only=False, real_data_domain="in_place"
+        )

@@ -22,6 +22,7 @@ from evaluation.pictures import (
     figure,
 )
 from localization.solving import EstimatedPose
+from tasks import CLASS_NAMES
 
 IMAGE = np.zeros((8, 16, 3), np.uint8)
 
@@ -61,6 +62,9 @@ def test_semantics_panels():
     assert (title, title_predicted, wrong) == ("true classes", "predicted", "wrong pixels")
     np.testing.assert_array_equal(true_hw3[0, 0], predicted_hw3[0, 0])
     assert not np.array_equal(true_hw3[0, 1], predicted_hw3[0, 1])
+    axes = figure(8, 3).subplots(1, 4)
+    draw_semantics(axes, result)
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == list(CLASS_NAMES)
     np.testing.assert_array_equal(wrong_hw, [[0, 1]])
 
 
@@ -142,3 +146,13 @@ def test_the_overview_as_data(monkeypatch, tmp_path):
     assert plan.get_title() == "from above; 1 estimates outside the frame, 1 images without a pose"
     assert (plan.get_xlabel(), plan.get_ylabel()) == ("x, m", "y, m")
     assert plan.get_xlim()[1] < 40 and "Median Error" in text.texts[0].get_text()
+
+
+def test_an_overview_of_one_image_has_one_row(monkeypatch, tmp_path):
+    only = coord_result("s/only")
+    summary = coord_summary([only.translation_m], [only.rotation_deg], np.array([3.0, 4.0]))
+    made = drawn(monkeypatch, overview, lambda: overview.draw_overview([only], summary, "one", tmp_path / "x.png"))
+    left, right = made.subfigs
+    assert len([axis for axis in left.axes if axis.get_label() != "<colorbar>"]) == 4
+    joined = [line.get_xydata() for line in right.axes[0].lines if line.get_linestyle() == "-"]
+    np.testing.assert_allclose(joined[0], [[0, 0], [0.5, 0]])  # from the true to the estimated position

@@ -11,6 +11,7 @@ import torch
 
 from evaluation.coord import CoordResult
 from evaluation.options import parse_options
+from evaluation.refining import RefinedPose
 from evaluation.run import evaluate
 from evaluation.trust import (
     ImageRecord,
@@ -26,6 +27,7 @@ from evaluation.trust import (
 )
 from geometry.attitude import enu_from_camera
 from localization.calibration import calibration_of
+from localization.refinement import Refinement
 from localization.solving import EstimatedPose, SolverOptions
 from tests.evaluation.conftest import make_run, subject
 
@@ -223,3 +225,16 @@ def test_report_flags_that_make_no_sense(tmp_path):
         parse_options(["scene", "--task", "coord", "--report", "a.html"])
     with pytest.raises(ValueError, match="--surface and --ortho go together"):
         parse_options(["scene", "--task", "coord", "--surface", "a.tif"])
+
+
+def test_a_refined_pose_is_a_success_whatever_the_coarse_one_was():
+    coarse = ImageRecord.of(result(9.0, success=False), None)
+    covariance_66 = np.diag([1e-6] * 3 + [1e-4] * 3)
+    found = Refinement(True, "", np.eye(4), covariance_66, 0.99, 0.8, 0.7, 0.1, 0.2, 0.9, 4, 0.5)
+    refined = coarse.refined(RefinedPose(found, 0.25, 0.1), None)
+    assert not coarse.success and refined.success and refined.stage == "refined"
+    assert (refined.position_error_m, refined.rotation_error_deg, refined.inlier_share) == (0.25, 0.1, 0.8)
+    assert (refined.confidence, refined.score, refined.seconds, refined.inliers) == (0.99, 0.7, 0.5, None)
+    np.testing.assert_array_equal(refined.covariance_66, covariance_66)
+    refused = replace(found, accepted=False, reason="the patches held out are no nearer")
+    assert coarse.refined(RefinedPose(refused, 9.0, 1.0), None) is coarse

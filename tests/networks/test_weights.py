@@ -267,3 +267,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_text() == "the last one" and os.listdir(tmp_path) == ["model.net"]
+
+
+def test_a_width_of_no_network_is_named(good):
+    good["decoder.fc1.weight"] = torch.zeros(7, 5, 1, 1)
+    with pytest.raises(ValueError, match=r"'decoder\.fc1\.weight' has 7 channels; expected one of"):
+        architecture_of(good)

@@ -69,6 +69,8 @@ def test_a_run_leaves_the_documented_files(tmp_path, plane_section):
     assert re.fullmatch(r"Regression error: coord:  [\d.]+, reprojection:  [\d.]+", residual)
     rows = list(csv.DictReader((run.output / "training_log.csv").open()))
     assert [int(row["images_seen"]) for row in rows] == [int(line[11:18]) for line in steps]
+    figures = [value for row in rows for name, value in row.items() if name not in ("images_seen", "epoch")]
+    assert all(value == f"{float(value):.6g}" for value in figures) and len(figures) > 5 * len(rows) - 1
     record = read_record(run.checkpoints / "training.json")
     assert record.preprocessing.image_height == 32 and record.scene == "scene" and record.images_per_epoch == 5
     assert (record.stage, record.kind, record.domain, record.size, record.seed) == (
