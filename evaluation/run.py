@@ -107,6 +107,10 @@ def evaluate(options: EvaluationOptions, device: torch.device) -> Outcome:
         check_writable(picture.parent, picture.name)
 
     evaluation = _Evaluation(options, device)
+    for weights in chosen:
+        record = None if weights.run is None else weights.run.record
+        if evaluation.map is not None and record is not None and record.scene == options.scene:
+            evaluation.map.check_place(record.statistics.mean_coord)
     for start in range(0, len(chosen), _NETWORKS_AT_ONCE):
         group = chosen[start : start + _NETWORKS_AT_ONCE]
         evaluation.of_weights([(weights, [sections[name] for name in wanted[weights.path]]) for weights in group])

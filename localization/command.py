@@ -177,7 +177,8 @@ def summary(localized: Localized, refines: bool) -> str:
     if refines:
         parts.append(f"{sum(answer.stage == 'refined' for answer in localized.answers)} refined by the map")
     if localized.skipped:
-        parts.append(f"{len(localized.skipped)} files skipped")
+        skipped = len(localized.skipped)
+        parts.append(f"{skipped} file{'' if skipped == 1 else 's'} skipped")
     return "; ".join(parts)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".mpg", ".mpeg"}
 _EXIF_IFD, _TAKEN, _TAKEN_OFFSET, _TAKEN_SUBSECOND = 0x8769, 0x9003, 0x9011, 0x9291
+# GeoTIFF: ModelPixelScale and ModelTransformation.
+_PLACE_TAGS = (33550, 34264)
 # What turns the stored pixels upright: (exchange the axes, mirror x, mirror y), in this order.
 _UPRIGHT = {
     1: (False, False, False), 2: (False, True, False), 3: (False, True, True), 4: (False, False, True),
@@ -49,9 +51,11 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
     """A photo of any size and orientation.
 
     Raises:
-        FileNotFoundError, ValueError: not a whole picture, or its intrinsics are not known.
+        FileNotFoundError, ValueError: not a whole picture, a map, or its intrinsics are not known.
     """
     header = read_header(path)
+    if _is_map(path):
+        raise ValueError(f"{path} is a map (GeoTIFF), not a photo")
     camera = given.camera_of(path, header)
     image_HW3 = decode_image(path)
     stored = header.width, header.height
@@ -63,6 +67,12 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
         image_HW3, camera = undistorted(image_HW3, camera)
         image_HW3, K_33 = upright(image_HW3, camera.K_33, header.orientation)
     return Photo(path.name if name is None else name, image_HW3, K_33, _taken_s(path))
+
+
+def _is_map(path: Path) -> bool:
+    """Whether a picture says where its pixels lie on the ground: the orthophoto in the folder of a flight is no photo."""
+    with Image.open(path) as image:
+        return image.format == "TIFF" and any(tag in image.tag_v2 for tag in _PLACE_TAGS)
 
 
 def upright(image_HW3: np.ndarray, K_33: np.ndarray, orientation: int) -> tuple[np.ndarray, np.ndarray]:

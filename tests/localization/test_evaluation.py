@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,15 +13,17 @@ import pytest
 import torch
 
 from dataloader.prepare import collate, prepare_for_evaluation
+from dataloader.scenes import PUBLISHED_SCENES
 from dataloader.section import SectionDataset
 from evaluation.coord import CoordFigures, coord_results
 from evaluation.options import parse_options
 from evaluation.predict import Prediction
 from evaluation.refining import open_map, refined_results
 from evaluation.reports import write_results
+from evaluation.run import evaluate
 from localization.solving import SolverOptions
 from records.files import write_json
-from tests.evaluation.conftest import COLOURS, subject
+from tests.evaluation.conftest import COLOURS, make_run, subject
 
 from .conftest import FOCAL, HEIGHT, WIDTH, Landscape, pose
 
@@ -107,6 +110,17 @@ def test_a_map_of_another_crs_or_a_scene_without_frame(landscape, scene_dir, tmp
     write_json(tmp_path / "scene.json", landscape.frame | {"crs": "EPSG:32631"})
     with pytest.raises(ValueError, match="zone 32N, the network's coordinates in WGS 84 / UTM zone 31N"):
         open_map([landscape.surface], [landscape.ortho], tmp_path)
+
+
+def test_a_map_of_the_neighbour_is_refused_before_the_work(landscape, scene_dir, tmp_path, monkeypatch):
+    """The same CRS and scene record, but not the ground that the network was trained on."""
+    far = replace(PUBLISHED_SCENES["urbanscape"], mean_coord=(0.0, 5000.0, 0.0))
+    make_run(tmp_path / "run", statistics=far, frame=landscape.frame)
+    monkeypatch.setattr("evaluation.run.load_network", None)
+    words = ["scene", "--task", "coord", "--section", "val_drone_real", "--datasets_dir", scene_dir.parent]
+    words += ["--network_in", tmp_path / "run", "--surface", landscape.surface, "--ortho", landscape.ortho]
+    with pytest.raises(ValueError, match="the geodata are of another place: .* and the network was trained around"):
+        evaluate(parse_options([str(word) for word in words]), torch.device("cpu"))
 
 
 def test_the_fingerprints_of_the_map_follow_its_content(landscape, scene_dir):

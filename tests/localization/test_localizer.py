@@ -212,6 +212,16 @@ def test_the_command_from_folder_to_files(landscape, weights, photo_folder, tmp_
             assert np.allclose(np.loadtxt(written), answer["world_from_cam_44"], atol=1e-8)
 
 
+def test_maps_in_the_folder_are_no_photos(landscape, weights, photo_folder, tmp_path, capsys):
+    shutil.copy(landscape.ortho, photo_folder / "ortho.tif")
+    Image.open(photo_folder / "a.png").save(photo_folder / "c.tif")
+    words = ("--network_in", weights, "--image", photo_folder, "--intrinsics", 160, "--output_dir", tmp_path / "out")
+    assert run(*words, capsys=capsys)[0] == 0
+    content = json.loads((tmp_path / "out/answers.json").read_text())
+    assert [answer["name"] for answer in content["answers"]] == ["a.png", "b.jpg", "c.tif", "second/a.png"]
+    assert content["skipped"]["ortho.tif"] == f"{photo_folder / 'ortho.tif'} is a map (GeoTIFF), not a photo"
+
+
 def pose_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder / "poses").as_posix() for path in folder.rglob("*.txt"))
 
