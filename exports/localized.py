@@ -126,9 +126,5 @@ def _described(found: GroundPoint) -> str:
     if found.longitude_deg is not None:
         geographic = f"longitude {found.longitude_deg:.7f}, latitude {found.latitude_deg:.7f}, height {found.height_m:.2f} m"
         place = f"{geographic} ({place})"
-    sigma = (
-        ""
-        if found.sigma_m is None
-        else f", {found.sigma_m:.3f} m by the pose alone (one standard deviation; the map has its own)"
-    )
+    sigma = "" if found.sigma_m is None else f", within {found.sigma_m:.3f} m (one standard deviation, by the pose alone)"
     return f"{place}, {found.distance_m:.1f} m away{sigma}"
