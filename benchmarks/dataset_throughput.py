@@ -29,7 +29,7 @@ def main() -> int:
     from datagen.benchmark.options import SetupOptions
     from datagen.benchmark.setup import set_up
     from dataloader.check.run import check_data
-    from dataloader.packed import pack
+    from dataloader.packing import pack
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

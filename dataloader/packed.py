@@ -1,4 +1,4 @@
-"""`python -m dataloader.packed SECTION...`: a section in one memory-mapped file, for disks on which small files are slow.
+"""A section in one memory-mapped file, for disks on which small files are slow; `dataloader.packing` makes it.
 
 `packed.npy` lies beside the section's folders and holds, decoded, what they hold; samples read from it are the same to the
 last bit. It knows the fingerprint of the files that it was made from and is refused when they changed. The file is a
@@ -7,30 +7,23 @@ one-dimensional .npy array of bytes: the samples' arrays one after the other, an
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dataloader.images import decode_image
 from dataloader.labels import read_calibration, read_label, read_pose
 from records import fingerprint
-from records.files import replacing
 from tasks import TASKS, Task
-from threads import configure_threads
 
 PACKED = "packed.npy"
-_VERSION = 1
-_FOLDERS = ("rgb", "poses", "calibration", *(task.label_folder for task in TASKS.values()))
+VERSION = 1
+FOLDERS = ("rgb", "poses", "calibration", *(task.label_folder for task in TASKS.values()))
 # numpy pads the header of a .npy file of one dimension to this.
-_HEADER_BYTES = 128
-_ALIGNMENT = 64
+HEADER_BYTES = 128
 _LENGTH_BYTES = 8
 
 
@@ -76,12 +69,12 @@ class PackedSection:
             raise ValueError(
                 f"packed section {path} cannot be read ({error}); remove it, or pack the section again"
             ) from None
-        if version != _VERSION:
-            raise ValueError(f"packed section {path} is of version {version}, not {_VERSION}; pack the section again")
-        if made_from != fingerprint.of_folder(self.section_dir, _FOLDERS):
+        if version != VERSION:
+            raise ValueError(f"packed section {path} is of version {version}, not {VERSION}; pack the section again")
+        if made_from != fingerprint.of_folder(self.section_dir, FOLDERS):
             raise ValueError(
                 f"packed section {path} was made from other files than {section_dir} holds now; remove it, or pack again: "
-                f"python -m dataloader.packed {section_dir}"
+                f"python -m dataloader.packing {section_dir}"
             )
 
     def __reduce__(self) -> tuple:
@@ -104,81 +97,3 @@ class PackedSection:
 def open_packed(section_dir: Path) -> PackedSection | None:
     """The section's packed file where there is one."""
     return PackedSection(section_dir) if (Path(section_dir) / PACKED).is_file() else None
-
-
-def pack(section_dir: Path) -> Path:
-    """Packs a section.
-
-    Raises:
-        FileNotFoundError, ValueError: the section is incomplete or a file cannot be read; names it.
-    """
-    from dataloader.section import SectionDataset  # which reads packed sections itself
-
-    section_dir = Path(section_dir)
-    if not section_dir.is_dir():
-        raise FileNotFoundError(f"no such section: {section_dir}")
-    tasks = [task for task in TASKS.values() if (section_dir / task.label_folder).is_dir()]
-    if not tasks:
-        raise ValueError(f"section {section_dir} has no labels")
-    path = section_dir / PACKED
-    path.unlink(missing_ok=True)
-    made_from = fingerprint.of_folder(section_dir, _FOLDERS)
-    by_task = {name: SectionDataset([section_dir], name, 16).files for name, task in TASKS.items() if task in tasks}
-    index: dict[str, dict[str, list]] = {}
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(b"\0" * _HEADER_BYTES)
-        samples = zip(*by_task.values(), strict=True)
-        for of_tasks in tqdm(
-            samples, total=len(next(iter(by_task.values()))), desc=f"packing {section_dir.name}", unit="img"
-        ):
-            stem = of_tasks[0].image.stem
-            index[stem] = {name: _append(stream, array) for name, array in _arrays(of_tasks, tasks)}
-        text = json.dumps({"version": _VERSION, "made_from": made_from, "samples": index}).encode()
-        stream.write(text + np.uint64(len(text)).tobytes())
-        size = stream.tell() - _HEADER_BYTES
-        stream.seek(0)
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
-        assert stream.tell() == _HEADER_BYTES
-    return path
-
-
-def _arrays(of_tasks: tuple, tasks: list[Task]) -> Iterator[tuple[str, np.ndarray]]:
-    for number, (files, task) in enumerate(zip(of_tasks, tasks, strict=True)):
-        stored = read_stored(files.image, files.pose, files.calibration, files.label, task)
-        if number == 0:
-            yield "image", stored.image_HW3
-            yield "K", stored.K_33.numpy()
-            yield "pose", stored.world_from_cam_44.numpy()
-        yield task.label_folder, stored.map_Chw.numpy()
-        yield f"{task.label_folder} valid", stored.valid_1hw.numpy()
-
-
-def _append(stream, array: np.ndarray) -> list:
-    """Type, shape and place of an array after writing it."""
-    stream.write(b"\0" * (-stream.tell() % _ALIGNMENT))
-    place = stream.tell() - _HEADER_BYTES
-    stream.write(np.ascontiguousarray(array).tobytes())
-    return [array.dtype.str, list(array.shape), place]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Packs sections; exit status 2 with one line when something is wrong."""
-    configure_threads()
-    parser = argparse.ArgumentParser(prog="python -m dataloader.packed", description=__doc__.splitlines()[0])
-    parser.add_argument("sections", type=Path, nargs="+", help="section folders")
-    args = parser.parse_args(arguments)
-    try:
-        for section in args.sections:
-            path = pack(section)
-            print(f"wrote {path} ({path.stat().st_size / 1e9:.2f} GB)")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

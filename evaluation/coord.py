@@ -12,7 +12,7 @@ import torch
 
 from evaluation.metrics import CoordSummary, coord_summary
 from evaluation.predict import Prediction
-from evaluation.refining import RefinedPose, RefinedSummary, refined_summary
+from evaluation.refined import RefinedPose, RefinedSummary, refined_summary
 from geometry.grid import NODATA
 from geometry.poses import pose_error
 from localization.solving import EstimatedPose, SolverOptions, solve_poses

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.refining import RefinedSummary
+from evaluation.refined import RefinedSummary
 from evaluation.task_table import EVALUATIONS
 from evaluation.wording import section_header
 from records import fingerprint

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest, bootstrap
 
 from evaluation.coord import CoordResult
-from evaluation.refining import RefinedPose
+from evaluation.refined import RefinedPose
 from evaluation.reports import Subject, section_file
 from geometry.attitude import yaw_pitch_roll_from_enu_camera
 from localization.calibration import Calibration, Judgement, Reliability, Sample, fit, reliability

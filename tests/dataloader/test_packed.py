@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataloader.packed import PACKED, PackedSection, main, open_packed, pack
+from dataloader.packed import PACKED, PackedSection, open_packed
+from dataloader.packing import main, pack
 from dataloader.section import SectionDataset
 from tasks import TASKS
 
@@ -59,7 +60,7 @@ def test_a_stale_or_damaged_pack_is_refused(plane_section, capsys):
     assert "wrote" in capsys.readouterr().out
     (section / "poses" / "view_001.txt").write_text((section / "poses" / "view_000.txt").read_text())
     with pytest.raises(
-        ValueError, match=r"was made from other files .*; remove it, or pack again: python -m dataloader.packed"
+        ValueError, match=r"was made from other files .*; remove it, or pack again: python -m dataloader.packing"
     ):
         SectionDataset([section], "coord", 48)
     assert main([str(section)]) == 0

@@ -11,7 +11,7 @@ import torch
 
 from evaluation.coord import CoordResult
 from evaluation.options import parse_options
-from evaluation.refining import RefinedPose
+from evaluation.refined import RefinedPose
 from evaluation.run import evaluate
 from evaluation.trust import (
     ImageRecord,
