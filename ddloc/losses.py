@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from dataloader.batch import Batch
-from loss.coord import reprojection
+from loss.coord import cell_errors
 from loss.result import LossOptions, LossResult, check_shapes, masked_mean
 
 
@@ -23,16 +23,7 @@ def initialisation_loss(coords_B3hw: torch.Tensor, batch: Batch, options: LossOp
     """
     check_shapes(coords_B3hw, None, tuple(batch.labels_BChw.shape))
     valid_B1hw = batch.valid_B1hw
-    error_B1hw = torch.linalg.vector_norm(torch.where(valid_B1hw, coords_B3hw - batch.labels_BChw, 0.0), dim=1, keepdim=True)
-    depth_B1hw, reprojection_B1hw = reprojection(coords_B3hw, batch, options.mindepth)
-    in_range_B1hw = (
-        (depth_B1hw >= options.mindepth)
-        & (reprojection_B1hw <= options.hardclamp)
-        & (~valid_B1hw | (error_B1hw <= options.inittolerance))
-    )
-    softened_B1hw = torch.where(
-        reprojection_B1hw <= options.softclamp, reprojection_B1hw, (options.softclamp * reprojection_B1hw).sqrt()
-    )
+    error_B1hw, reprojection_B1hw, softened_B1hw, in_range_B1hw = cell_errors(coords_B3hw, batch, options)
     # The distance of a cell without label is zero: it costs nothing out of range.
     loss_B1hw = torch.where(in_range_B1hw, softened_B1hw, error_B1hw)
     return LossResult(
