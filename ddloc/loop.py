@@ -25,7 +25,8 @@ from records.files import write_json
 from runs.device import choose_device
 from runs.record import RunRecord, write_record
 from threads import configure_threads
-from training.log import NotFinite, TrainingLog
+from training.going_back import NotFinite, after_failure
+from training.log import TrainingLog
 from training.loop import TrainingInterrupted, ignore_interrupts, interrupt_flag
 from training.run_folder import RunFolder, check_same_run
 from training.state import Position, load_state, record_in, restore_position, save_contents
@@ -43,8 +44,6 @@ STAGE_CLASSES: dict[str, type[Stage]] = {
 VALIDATION_NAME = "validation.json"
 _LOG_EVERY_STEPS = 10
 _STATE_EVERY_SECONDS = 60.0
-# As in `training.loop`.
-_MOST_GOING_BACK = 3
 
 
 def train_stage(options: StageOptions) -> RunFolder:
@@ -272,15 +271,10 @@ class _StageTrainer:
         Raises:
             FloatingPointError: it has happened too often.
         """
-        failures = self.position.failures + 1
-        if failures > _MOST_GOING_BACK:
-            raise FloatingPointError(
-                f"{failure}; the stage went back {_MOST_GOING_BACK} times already. Lower --learningrate, or look at these "
-                f"images. The last good state is kept in {self.run.state}"
-            )
-        steps = {failure.images_seen} if self._weights_are_finite() else {failure.images_seen, self.last_step[0]}
-        passed_over = tuple(sorted({*self.position.passed_over, *steps}))
+        failed = after_failure(
+            self.position, failure, self.last_step, finite_weights=self._weights_are_finite(), state=self.run.state
+        )
         self.weights_move = False
         self._restore(load_state(self.run.state))
-        self.position = replace(self.position, passed_over=passed_over, failures=failures)
+        self.position = replace(self.position, passed_over=failed.passed_over, failures=failed.failures)
         logger.warning("%s; back to the state after %d images, passing these over", failure, self.position.images_seen)

@@ -18,24 +18,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from loss import LossResult
+from training.going_back import NotFinite
 from training.run_folder import LOG_NAME
 
 CSV_NAME = "training_log.csv"
 LOG_NAMES = (LOG_NAME, CSV_NAME)
 # A picture takes a few hundredths of a second.
 _PICTURE_EVERY_SECONDS = 30.0
-
-
-class NotFinite(ArithmeticError):
-    """The loss of a step is NaN or infinite.
-
-    Attributes:
-        images_seen: images before that step. stems: the images of the step.
-    """
-
-    def __init__(self, images_seen: int, stems: tuple[str, ...]):
-        super().__init__(f"the loss is not finite after {images_seen} images, at {', '.join(stems)}")
-        self.images_seen, self.stems = images_seen, stems
 
 
 def regression_line(task: str, regression: Mapping[str, float]) -> str:

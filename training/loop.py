@@ -29,8 +29,9 @@ from runs.record import RunRecord
 from tasks import TASKS
 from threads import configure_threads
 from training.compilation import compiled
+from training.going_back import NotFinite, after_failure
 from training.identity import build_record
-from training.log import LOG_NAMES, NotFinite, StepFigures, TrainingLog
+from training.log import LOG_NAMES, StepFigures, TrainingLog
 from training.objective import objective
 from training.optimizer import build_optimizer
 from training.options import TrainingOptions
@@ -45,8 +46,6 @@ logger = logging.getLogger(__name__)
 
 _LOG_EVERY_STEPS = 10
 _STATE_EVERY_SECONDS = 60.0
-# A run returns to its last good state this often when a loss is not finite; then it is an error.
-_MOST_GOING_BACK = 3
 
 
 class TrainingInterrupted(Exception):
@@ -357,17 +356,12 @@ class _Trainer:
         Raises:
             FloatingPointError: it has happened too often.
         """
-        failures = self.position.failures + 1
-        if failures > _MOST_GOING_BACK:
-            raise FloatingPointError(
-                f"{failure}; the run went back {_MOST_GOING_BACK} times already. Lower --learningrate, or look at these "
-                f"images. The last good state is kept in {self.run.state}"
-            )
-        # Weights that are not finite either were spoilt by the step before, whose loss still was.
-        steps = {failure.images_seen} if self._weights_are_finite() else {failure.images_seen, self.last_step[0]}
-        passed_over = tuple(sorted({*self.position.passed_over, *steps}))
+        failed = after_failure(
+            self.position, failure, self.last_step, finite_weights=self._weights_are_finite(), state=self.run.state
+        )
         state = self.ranks.first_decides(lambda: load_state(self.run.state))
-        self.position = replace(restore(state, self.net, self.optimizer), passed_over=passed_over, failures=failures)
+        restored = restore(state, self.net, self.optimizer)
+        self.position = replace(restored, passed_over=failed.passed_over, failures=failed.failures)
         logger.warning("%s; back to the state after %d images, passing these over", failure, self.position.images_seen)
 
 
