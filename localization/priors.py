@@ -9,7 +9,6 @@ which differ by up to 100 m: they are used only when a deviation is given for th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,27 +17,15 @@ from typing import Any
 
 import numpy as np
 import pyproj
-from PIL import Image, UnidentifiedImageError
 
 import dsacstar
+from datagen.photo_metadata import altitude, attitude, lon_lat, number, read_entries
 from datagen.scene import GeoScene
 from geometry.attitude import enu_from_camera
 from records.options import option, positive
 
-_GPS_IFD, _EXIF_IFD = 0x8825, 0x8769
-_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE, _GPS_TIME, _GPS_DATE = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    29,
-)
+_GPS_TIME, _GPS_DATE = 7, 29
 _TIME_TAKEN, _TIME_OFFSET, _SUBSECONDS = 0x9003, 0x9011, 0x9291
-# name="value" or <name>value</name>, in any namespace.
-_XMP_NUMBER = r"""[:<]{name}(?:\s*=\s*["']|>)\s*([+-]?\d+(?:\.\d+)?)"""
 # "Nothing is known" for the solver, which wants one prior per image of a batch: metres, degrees.
 _NO_POSITION_M, _NO_GRAVITY_DEG = 1e6, 1e5
 
@@ -102,32 +89,13 @@ def read_facts(photo: Path) -> PhotoFacts:
     Raises:
         FileNotFoundError, ValueError: no such file, or no image; names it.
     """
-    try:
-        with Image.open(photo) as image:
-            exif = image.getexif()
-            gps, details = exif.get_ifd(_GPS_IFD), exif.get_ifd(_EXIF_IFD)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such photo: {photo}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{photo} cannot be read as an image: {error}") from None
-    xmp = _xmp_packet(photo)
-    latitude, longitude = _angle(gps, _LATITUDE, _LATITUDE_REF), _angle(gps, _LONGITUDE, _LONGITUDE_REF)
-    if latitude is None or longitude is None:
-        # GpsLongtitude: as some of DJI's own firmware spells it.
-        latitude = _xmp(xmp, "GpsLatitude")
-        longitude = _xmp(xmp, "GpsLongitude") if "GpsLongitude" in xmp else _xmp(xmp, "GpsLongtitude")
-    # Receivers without a fix write zeros.
-    if not latitude and not longitude:
-        latitude = longitude = None
-    altitude = _number(gps.get(_ALTITUDE))
-    if altitude is None:
-        altitude = _xmp(xmp, "AbsoluteAltitude")
-    elif gps.get(_ALTITUDE_REF) in (1, b"\x01"):
-        altitude = -altitude
-    deviations = [_xmp(xmp, "RtkStdLat"), _xmp(xmp, "RtkStdLon")]
+    entries = read_entries(photo)
+    longitude, latitude = lon_lat(entries) or (None, None)
+    yaw, pitch, roll = attitude(entries) or (None, None, None)
+    deviations = [number(entries.xmp.get(name)) for name in ("RtkStdLat", "RtkStdLon")]
     return PhotoFacts(
-        longitude, latitude, altitude, max(deviations) if all(deviations) else None, _xmp(xmp, "GimbalYawDegree"),
-        _xmp(xmp, "GimbalPitchDegree"), _xmp(xmp, "GimbalRollDegree"), _xmp(xmp, "RelativeAltitude"), _time(gps, details),
+        longitude, latitude, altitude(entries), max(deviations) if all(deviations) else None, yaw, pitch, roll,
+        number(entries.xmp.get("RelativeAltitude")), _time(entries.gps, entries.exposure),
     )  # fmt: skip
 
 
@@ -215,39 +183,9 @@ def _gravity(facts: Sequence[PhotoFacts], options: PriorOptions) -> tuple[np.nda
     return down_B3, np.where(known_B, options.gravity_sigma, _NO_GRAVITY_DEG)
 
 
-def _xmp_packet(photo: Path) -> str:
-    """The XMP packet of a file, wherever it lies in it; empty without one."""
-    content = photo.read_bytes()
-    start, end = content.find(b"<x:xmpmeta"), content.find(b"</x:xmpmeta>")
-    return content[start:end].decode("utf-8", "replace") if 0 <= start < end else ""
-
-
-def _xmp(packet: str, name: str) -> float | None:
-    found = re.search(_XMP_NUMBER.format(name=name), packet)
-    return float(found[1]) if found else None
-
-
-def _number(value: Any) -> float | None:
-    """A finite number of EXIF's fractions; None for what is none (0/0 is how cameras write "unknown")."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _angle(gps: Mapping[int, Any], tag: int, reference: int) -> float | None:
-    """Degrees, minutes, seconds as degrees, negative in the south and the west."""
-    parts = [_number(part) for part in gps.get(tag, ())]
-    if len(parts) != 3 or None in parts:
-        return None
-    degrees = parts[0] + parts[1] / 60 + parts[2] / 3600
-    return -degrees if str(gps.get(reference, "")).strip("\0 ").upper() in ("S", "W") else degrees
-
-
 def _time(gps: Mapping[int, Any], details: Mapping[int, Any]) -> float | None:
     """Seconds since the epoch: the receiver's UTC, else the camera's clock with its offset, else that clock as UTC."""
-    clock = [_number(part) for part in gps.get(_GPS_TIME, ())]
+    clock = [number(part) for part in gps.get(_GPS_TIME, ())]
     try:
         if len(clock) == 3 and None not in clock and gps.get(_GPS_DATE):
             day = datetime.strptime(str(gps[_GPS_DATE]).strip("\0 "), "%Y:%m:%d").replace(tzinfo=timezone.utc)

@@ -61,7 +61,7 @@ def test_facts_of_incomplete_photos(tmp_path):
 
 def test_files_that_are_no_photos(tmp_path):
     (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"a\.jpg: not a readable image"):
         read_facts(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError, match="no such photo"):
         read_facts(tmp_path / "b.jpg")
