@@ -63,7 +63,7 @@ def test_files_that_are_no_photos(tmp_path):
     (tmp_path / "a.jpg").write_text("no image")
     with pytest.raises(ValueError, match=r"a\.jpg: not a readable image"):
         read_facts(tmp_path / "a.jpg")
-    with pytest.raises(FileNotFoundError, match="no such photo"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         read_facts(tmp_path / "b.jpg")
 
 
