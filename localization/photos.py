@@ -54,7 +54,7 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
         FileNotFoundError, ValueError: not a whole picture, a map, or its intrinsics are not known.
     """
     header = read_header(path)
-    if _is_map(path):
+    if is_map(path):
         raise ValueError(f"{path} is a map (GeoTIFF), not a photo")
     camera = given.camera_of(path, header)
     image_HW3 = decode_image(path)
@@ -66,10 +66,10 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
     else:
         image_HW3, camera = undistorted(image_HW3, camera)
         image_HW3, K_33 = upright(image_HW3, camera.K_33, header.orientation)
-    return Photo(path.name if name is None else name, image_HW3, K_33, _taken_s(path))
+    return Photo(path.name if name is None else name, image_HW3, K_33, taken_s(path))
 
 
-def _is_map(path: Path) -> bool:
+def is_map(path: Path) -> bool:
     """Whether a picture says where its pixels lie on the ground: the orthophoto in the folder of a flight is no photo."""
     with Image.open(path) as image:
         return image.format == "TIFF" and any(tag in image.tag_v2 for tag in _PLACE_TAGS)
@@ -89,7 +89,7 @@ def upright(image_HW3: np.ndarray, K_33: np.ndarray, orientation: int) -> tuple[
     return np.ascontiguousarray(image_HW3), intrinsics(fx, fy, cx, cy)
 
 
-def _taken_s(path: Path) -> float | None:
+def taken_s(path: Path) -> float | None:
     """Seconds since the epoch by EXIF; without a time zone there, as if it were UTC."""
     with Image.open(path) as image:
         exif = image.getexif().get_ifd(_EXIF_IFD)
@@ -134,6 +134,23 @@ def find_sources(asked: Path) -> list[Source]:
     if not found:
         raise ValueError(f"folder {asked} holds no photo or video")
     return found
+
+
+def upright_size(source: Source) -> tuple[int, int]:
+    """Width and height of the photos that a source will give, by its header.
+
+    Raises:
+        FileNotFoundError, ValueError: it has none.
+    """
+    if not source.is_video:
+        header = read_header(source.path)
+        return (header.height, header.width) if header.is_turned_sideways else (header.width, header.height)
+    capture = cv2.VideoCapture(str(source.path))
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    if min(size) < 1:
+        raise ValueError(f"video {source.path} cannot be decoded")
+    return size
 
 
 def frame_count(source: Source, every: int) -> int:

@@ -347,6 +347,12 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
         (("--network_in", weights, "--image", photo, "--intrinsics", wide), "a.png: "),
         (("--network_in", weights, "--image", photo, *numbers, *map_files[:2]), "--surface and --ortho go together"),
         (("--network_in", weights, "--image", photo, *numbers, "--refine", "ncc"), "--refine ncc needs the map"),
+        (
+            ("--network_in", weights, "--image", photo, *numbers, *map_files, "--locate", 240.5, 1),
+            "they have 240 x 160 pixels",
+        ),
+        (("--network_in", weights, "--image", photo, *numbers, "--height_above_ground", 100, 5), "needs the geodata"),
+        (("--network_in", weights, "--image", photo, *numbers, "--gravity_sigma", 1, "--solver", "published"), "no priors"),
         (("--network_in", weights, "--image", photo, *numbers, "--surface", photo, "--ortho", photo), "a.png"),
     ]
 
