@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _UPRIGHT = {
     1: (False, False, False), 2: (False, True, False), 3: (False, True, True), 4: (False, False, True),
     5: (True, False, False), 6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
 }  # fmt: skip
+# All others undo themselves.
+_BACK = {6: 8, 8: 6}
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,19 @@ class Photo:
         name: see `localization.answer.Answer`.
         image_HW3: uint8 RGB, upright and without distortion. K_33: its intrinsics, float64, pixels.
         time_s: when it was taken, seconds since the epoch, or since the video's start; None where nothing says.
+        orientation: EXIF's, by which the stored picture was turned; 1 where it was not.
     """
 
     name: str
     image_HW3: np.ndarray
     K_33: np.ndarray
     time_s: float | None = None
+    orientation: int = 1
+
+    def as_stored(self) -> Photo:
+        """The picture before it was turned."""
+        image_HW3, K_33 = upright(self.image_HW3, self.K_33, _BACK.get(self.orientation, self.orientation))
+        return replace(self, image_HW3=image_HW3, K_33=K_33, orientation=1)
 
 
 def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
@@ -66,7 +75,15 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
     else:
         image_HW3, camera = undistorted(image_HW3, camera)
         image_HW3, K_33 = upright(image_HW3, camera.K_33, header.orientation)
-    return Photo(path.name if name is None else name, image_HW3, K_33, taken_s(path))
+    return Photo(path.name if name is None else name, image_HW3, K_33, taken_s(path), header.orientation)
+
+
+def turn_by(orientation: int) -> np.ndarray | None:
+    """Rotation [3, 3] from the camera axes of a stored picture to those of the upright one; None where that is mirrored."""
+    exchange, mirror_x, mirror_y = _UPRIGHT[orientation]
+    turn_33 = np.eye(3)[[1, 0, 2]] if exchange else np.eye(3)
+    turn_33 = np.diag([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0, 1.0]) @ turn_33
+    return turn_33 if np.linalg.det(turn_33) > 0 else None
 
 
 def is_map(path: Path) -> bool:
