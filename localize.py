@@ -12,6 +12,7 @@ def main() -> int:
     configure_threads()  # before numpy and torch are imported
     from exports.localized import OutputOptions, check_output, photo_of, write_outputs
     from localization.command import LocalizeOptions, localize, scene_of
+    from records.command import FAILURES, exit_status
     from records.options import add_options, options_from
     from runs.messages import explained
 
@@ -20,7 +21,8 @@ def main() -> int:
     add_options(parser, LocalizeOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args()
-    try:
+
+    def work() -> None:
         options, wanted = options_from(LocalizeOptions, args), options_from(OutputOptions, args)
         check_output(wanted, bool(options.surface))
         localized, localizer = localize(options)
@@ -34,13 +36,8 @@ def main() -> int:
             picture_of=lambda answer: photo_of(answer, options.image, given),
             title=f"{options.image.name}, {options.network_in.stem}",
         )
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"error: {explained(error, memory='try --device cpu', loader='')}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work, expected=FAILURES, explain=lambda error: explained(error, memory="try --device cpu", loader=""))
 
 
 if __name__ == "__main__":

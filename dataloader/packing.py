@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dataloader.packed import FOLDERS, HEADER_BYTES, PACKED, VERSION, read_stored
 from dataloader.section import SectionDataset
 from records import fingerprint
+from records.command import exit_status
 from records.files import replacing
 from tasks import TASKS, Task
 from threads import configure_threads
@@ -80,17 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dataloader.packing", description=__doc__.splitlines()[0])
     parser.add_argument("sections", type=Path, nargs="+", help="section folders")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         for section in args.sections:
             path = pack(section)
             print(f"wrote {path} ({path.stat().st_size / 1e9:.2f} GB)")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work, interrupted="interrupted; nothing was left behind")
 
 
 if __name__ == "__main__":

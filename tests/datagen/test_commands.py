@@ -378,6 +378,6 @@ def test_interrupt_leaves_nothing(hills, repository, tmp_path):
         time.sleep(0.05)
     assert (tmp_path / "data" / "s").is_dir() and process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in error
     assert not (tmp_path / "data").exists()

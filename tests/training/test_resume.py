@@ -114,7 +114,7 @@ def test_ctrl_c_saves_and_the_run_continues(tmp_path, plane_section, repository)
     while not list(tmp_path.glob("out/*/ckpt_iter_0000002.net")) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: loaders get it too
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "--auto_resume" in errors.splitlines()[-1] and "Traceback" not in errors
     folder = next((tmp_path / "out").iterdir())
