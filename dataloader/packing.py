@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataloader.packed import FOLDERS, HEADER_BYTES, PACKED, VERSION, read_stored
+from dataloader.packed import FOLDERS, HEADER_BYTES, LENGTH_BYTES, PACKED, VERSION, read_stored
 from dataloader.section import SectionDataset
 from records import fingerprint
 from records.command import exit_status
@@ -48,7 +48,7 @@ def pack(section_dir: Path) -> Path:
             stem = of_tasks[0].image.stem
             index[stem] = {name: _append(stream, array) for name, array in _arrays(of_tasks, tasks)}
         text = json.dumps({"version": VERSION, "made_from": made_from, "samples": index}).encode()
-        stream.write(text + np.uint64(len(text)).tobytes())
+        stream.write(text + len(text).to_bytes(LENGTH_BYTES, "little"))
         size = stream.tell() - HEADER_BYTES
         stream.seek(0)
         np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (size,)})

@@ -212,7 +212,7 @@ class _Trainer:
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts if self.ranks.count == 1 else _ignore_signals,
         )
-        announced = -1
+        announced = None
         for raw, draws in zip(loader, self._sampler(), strict=True):
             before = self.position.images_seen
             epoch = before // self.images_in_epoch

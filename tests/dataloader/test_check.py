@@ -15,6 +15,7 @@ from dataloader.check.__main__ import main
 from dataloader.check.run import check_data
 from dataloader.check.sample import SampleFiles, inspect
 from tests.conftest import write_plane_section
+from tests.kept import assert_kept
 
 LABELS = ("init", "depth", "normal")
 FLIPPED_YZ = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
@@ -304,6 +305,8 @@ def test_every_kind_of_broken_data_is_found_and_named(scene, name):
     assert any(re.fullmatch(place, f.place) and re.search(said, f.text) for f in of_kind), [
         (f.place, f.text) for f in of_kind
     ]
+    said_of_all = [[f.kind, f.severity, f.place, f.text.replace(str(scene), "SCENE")] for f in report.findings]
+    assert_kept("broken-data", said_of_all, part=name)
     # Nobody else's samples are called wrong.
     touched = {section, section.replace("_real", "_sim")} | {place.split("/")[0]}
     errors = [f for f in report.findings if f.severity == "error" and f.section not in touched | {TEST_SIM}]
