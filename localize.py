@@ -11,7 +11,7 @@ from threads import configure_threads
 def main() -> int:
     configure_threads()  # before numpy and torch are imported
     from exports.localized import OutputOptions, check_output, photo_of, write_outputs
-    from localization.command import LocalizeOptions, localize, scene_of
+    from localization.command import LocalizeOptions, localize, scene_of, with_recorded_map
     from records.command import FAILURES, exit_status
     from records.options import add_options, options_from
     from runs.messages import explained
@@ -24,6 +24,7 @@ def main() -> int:
 
     def work() -> None:
         options, wanted = options_from(LocalizeOptions, args), options_from(OutputOptions, args)
+        options = with_recorded_map(options)
         check_output(wanted, bool(options.surface))
         localized, localizer = localize(options)
         given = localizer.intrinsics(options.intrinsics)

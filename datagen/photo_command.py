@@ -12,6 +12,7 @@ from datagen import photo_sources, photos, provenance, sampling, sections, sprea
 from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
 from datagen.orthophoto import photos_in
+from datagen.scene_geodata import geodata_record
 from datagen.written import check_written
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
             count = len(settings[name]["stems"])
             made = provenance.section_record(settings[name], inputs.found, frame, assumptions=assumed, images=count)
             sections.write_section_record(staged[name], made)
-        sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
+        geodata = geodata_record(scene_dir, args.surface, args.ortho, inputs, args.height_unit)
+        sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)
         sections.write_split_record(staged[record.name], parts)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
     _warn_of_views_around_held_out(scene_dir, parts)

@@ -24,6 +24,7 @@ from datagen.common_arguments import (
 )
 from datagen.flights import Flight, flown_again, raised
 from datagen.render import Backdrop, Renderer
+from datagen.scene_geodata import geodata_record
 from datagen.written import check_written
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,8 @@ def run(args: argparse.Namespace) -> None:
                 settings, inputs.found, frame, assumptions=assumed, images=len(stems), rejected=rejected
             )
             sections.write_section_record(staged[name], made)
-        sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
+        geodata = geodata_record(scene_dir, args.surface, args.ortho, inputs, args.height_unit)
+        sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)
         if not args.section:
             lhs = {name.removesuffix("_sim"): stems for name, stems in parts.items()}
             sections.write_split_record(staged[record.name], lhs)

@@ -412,8 +412,12 @@ def read_scene_record(scene_dir: Path) -> dict | None:
     return read_json_object(path, "scene record") if path.is_file() else None
 
 
-def write_scene_record(path: Path, scene: GeoScene) -> None:
-    """Writes what all sections of a scene share: the world frame and the classes. Nothing in it is about a section."""
+def write_scene_record(path: Path, scene: GeoScene, geodata: Mapping[str, Any] | None = None) -> None:
+    """Writes what all sections of a scene share: the world frame and the classes. Nothing in it is about a section.
+
+    Args:
+        geodata: what the sections were made from, see `scene_geodata.geodata_record`; the last ones count.
+    """
     write_json(
         path,
         {
@@ -421,6 +425,7 @@ def write_scene_record(path: Path, scene: GeoScene) -> None:
             **frame_of(scene),
             "convention": "world = CRS coordinates - origin_xyz; x east, y north, z up, metres",
             "classes": {str(code): CLASS_NAMES[index] for code, index in LAS_CODE_TO_CLASS.items()},
+            **({} if geodata is None else {"geodata": geodata}),
         },
     )
 

@@ -17,7 +17,7 @@ from ddloc.translated import check_translated, translated_dir
 from ddloc.weights import best_path, record_in_stage
 from records.options import deciding
 from runs.record import RunRecord, record_of, section_record, software_versions
-from training.identity import cameras_of, frame_of, parent_record, statistics_of
+from training.identity import cameras_of, frame_of, geodata_of, parent_record, statistics_of
 
 _TASK = "ddloc"
 # Which best weights a stage begins with or looks through: (stage, network).
@@ -131,6 +131,7 @@ def build_record(options: StageOptions, data: StageData, previous: RunRecord | N
         preprocessing=_preprocessing(options, statistics),
         statistics=statistics,
         frame=frame_of(options.scene_dir),
+        geodata=geodata_of(options.scene_dir),
         cameras=previous.cameras if known else cameras_of(data.pairs.real),
         parents=tuple(parents),
         software=software_versions(),

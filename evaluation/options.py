@@ -91,7 +91,10 @@ class EvaluationOptions:
     precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
 
     refine: str | None = option(
-        None, choices=REFINEMENTS, group="refinement by the map (task coord)", help="default: ncc with geodata, else off"
+        None,
+        choices=REFINEMENTS,
+        group="refinement by the map (task coord)",
+        help="default: ncc with --surface, else off; ncc without --surface takes the geodata that the scene was made from",
     )
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
@@ -136,7 +139,8 @@ class EvaluationOptions:
     @property
     def refines(self) -> bool:
         """Whether poses are refined by the map."""
-        return self.task == "coord" and bool(self.surface) and self.refine != "off"
+        asked = bool(self.surface) if self.refine is None else self.refine != "off"
+        return self.task == "coord" and asked
 
     @property
     def scene_dir(self) -> Path:
@@ -222,8 +226,6 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--error_bound is for --calibrate: evaluations obey the bound that was calibrated")
     if bool(options.surface) != bool(options.ortho):
         raise ValueError("--surface and --ortho go together")
-    if options.refine == "ncc" and not options.surface:
-        raise ValueError("--refine ncc needs the map: --surface and --ortho")
     if options.refine == "ncc" and options.task != "coord":
         raise ValueError(f"--refine ncc refines poses; --task {options.task} has none")
     if options.tiny and options.runs.size == "full":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from datagen.scene_geodata import find_geodata
 from dataloader.images import decode_image
 from dataloader.labels import read_calibration
 from dataloader.section import SectionDataset
@@ -20,12 +21,18 @@ from records.files import read_json
 
 
 def open_map(surface: Sequence[Path], ortho: Sequence[Path], scene_dir: Path) -> Geodata:
-    """The geodata of a scene, in its frame.
+    """Geodata in a scene's frame; without any named, those that the scene was made from.
 
     Raises:
-        FileNotFoundError, ValueError: no geodata, of another CRS, or a scene without a frame.
+        FileNotFoundError, ValueError: no geodata, changed ones, of another CRS, or a scene without a frame.
     """
-    return Geodata.open(surface, ortho, read_json(scene_dir / "scene.json", "scene record"))
+    record, height_unit = read_json(scene_dir / "scene.json", "scene record"), None
+    if not surface:
+        if record.get("geodata") is None:
+            raise ValueError(f"{scene_dir / 'scene.json'} names no geodata to refine by: give --surface and --ortho")
+        found = find_geodata(record["geodata"], [scene_dir])
+        surface, ortho, height_unit = found.surface, found.ortho, found.height_unit
+    return Geodata.open(surface, ortho, record, height_unit)
 
 
 def refined_results(

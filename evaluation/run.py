@@ -154,7 +154,9 @@ class _Evaluation:
         self.options, self.device = options, device
         self.pictures_whole = options.overview is not None or options.report is not None
         # Opened first: geodata of another place are refused before the work, not after it.
-        self.map = open_map(options.surface, options.ortho, options.scene_dir) if options.surface else None
+        self.map = None
+        if options.surface or options.refines:
+            self.map = open_map(options.surface, options.ortho, options.scene_dir)
         self.outcome = Outcome()
         self._without_record: dict[bool, Preprocessing] = {}
 

@@ -6,13 +6,14 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 import dsacstar
 from datagen.scene import GeoScene
+from datagen.vertical import UNITS
 from localization.answer import VERDICTS, Answer
 from localization.forward import BATCH_SIZE
 from localization.geodata import Geodata
@@ -20,12 +21,14 @@ from localization.intrinsics import Intrinsics
 from localization.localizer import Localizer
 from localization.photos import Photo, Source, find_sources, frame_count, photos_of
 from localization.priors import PhotoFacts, PriorOptions, priors_of, read_facts
+from localization.recorded_map import recorded_map
 from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from localization.writing import write_answers
 from records.files import check_writable
 from records.options import between, option
 from runs.device import PRECISIONS
+from runs.record import record_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +47,15 @@ class LocalizeOptions:
         "focal_length_px and distortion, a COLMAP model or its cameras.txt",
     )
     every: int = option(1, check=between(1, 10**9), help="every so manieth frame of a video")
-    surface: tuple[Path, ...] = option((), group="refinement by the map", metavar="DSM", help="surface model, to refine by")
+    surface: tuple[Path, ...] = option(
+        (),
+        group="refinement by the map",
+        metavar="DSM",
+        help="surface model, to refine by; default: the one recorded with the weights, where it is still there, unchanged",
+    )
     ortho: tuple[Path, ...] = option((), metavar="ORTHO", help="orthophoto, with --surface")
-    refine: str | None = option(None, choices=REFINEMENTS, help="default: ncc with geodata, else off")
+    height_unit: str | None = option(None, choices=UNITS, help="of the surface model's heights, whatever its file says")
+    refine: str | None = option(None, choices=REFINEMENTS, help="default: ncc with geodata, named or recorded; else off")
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
@@ -68,8 +77,10 @@ class LocalizeOptions:
         """
         if bool(self.surface) != bool(self.ortho):
             raise ValueError("--surface and --ortho go together")
-        if self.refine == "ncc" and not self.surface:
-            raise ValueError("--refine ncc needs the map: --surface and --ortho")
+        if self.refine not in (None, "off") and not self.surface:
+            raise ValueError(
+                f"--refine {self.refine} needs the map: --surface and --ortho; the weights' record leads to none"
+            )
         return bool(self.surface) and self.refine != "off"
 
 
@@ -81,8 +92,28 @@ class Localized:
     skipped: dict[str, str]
 
 
+def with_recorded_map(options: LocalizeOptions) -> LocalizeOptions:
+    """The options with the geodata that are recorded with the weights, where none are named; one line says which.
+
+    Raises:
+        ValueError: the record is damaged, or --height_unit is there without a surface model.
+    """
+    found = None
+    if not options.surface and not options.ortho:
+        found = recorded_map(record_of(options.network_in), options.scene_dir)
+    if found is not None:
+        unit = options.height_unit or found.height_unit
+        options = replace(options, surface=found.surface, ortho=found.ortho, height_unit=unit)
+    if options.height_unit is not None and not options.surface:
+        raise ValueError("--height_unit is of the heights of --surface")
+    return options
+
+
 def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
     """Localises what the options name and writes the answers.
+
+    Args:
+        options: completed by `with_recorded_map` where geodata are wanted that are only recorded.
 
     Raises:
         ValueError, OSError: bad options, weights, geodata or folder, or no photo that could be read; a message for the user.
@@ -94,6 +125,8 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
         options.network_in,
         surface=options.surface if refines else None,
         ortho=options.ortho if refines else None,
+        height_unit=options.height_unit,
+        recorded=False,
         solver=options.solver,
         refine_height=options.refine_height,
         device=options.device,
@@ -114,7 +147,9 @@ def scene_of(options: LocalizeOptions, localizer: Localizer) -> GeoScene | None:
     """The geodata that were named, whether poses are refined by them or not; None where none were."""
     if localizer.geodata is not None:
         return localizer.geodata.scene
-    return Geodata.open(options.surface, options.ortho, localizer.frame).scene if options.surface else None
+    if not options.surface:
+        return None
+    return Geodata.open(options.surface, options.ortho, localizer.frame, options.height_unit).scene
 
 
 def _reader_of_priors(options: LocalizeOptions, localizer: Localizer, sources: Sequence[Source]) -> PriorReader | None:

@@ -28,11 +28,13 @@ class Geodata:
         self._renderer = Renderer(scene, label_stride=1)
 
     @classmethod
-    def open(cls, surface: Sources, ortho: Sources, frame: Mapping[str, Any] | None) -> Geodata:
+    def open(
+        cls, surface: Sources, ortho: Sources, frame: Mapping[str, Any] | None, height_unit: str | None = None
+    ) -> Geodata:
         """Reads a surface model and an orthophoto.
 
         Args:
-            surface, ortho: as for `GeoScene.open`.
+            surface, ortho, height_unit: as for `GeoScene.open`.
             frame: CRS and origin of the poses, as the record of a run keeps them.
         Raises:
             FileNotFoundError, ValueError: files that are no geodata, of another CRS than the poses, or no frame.
@@ -46,7 +48,7 @@ class Geodata:
         # Files without a CRS are in the network's, which the user had to name when the data set was made.
         origin_xyz, crs = tuple(frame["origin_xyz"]), frame.get("crs")
         try:
-            scene = GeoScene.open(surface, ortho, origin_xyz=origin_xyz, declared_crs=crs)
+            scene = GeoScene.open(surface, ortho, origin_xyz=origin_xyz, declared_crs=crs, height_unit=height_unit)
         except OriginTooFarError:
             where = ", ".join(f"{value:.0f}" for value in origin_xyz)
             raise ValueError(

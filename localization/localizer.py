@@ -31,6 +31,7 @@ from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics, intrinsics_from
 from localization.judge import verdict_of, verdict_of_refined
 from localization.photos import Photo, read_photo
+from localization.recorded_map import recorded_map
 from localization.refinement import WORKING_HEIGHTS, Refinement, refine
 from localization.solving import EstimatedPose, SolverOptions, solve_poses
 from networks import load_network
@@ -127,12 +128,16 @@ class Localizer:
         device: str = "auto",
         precision: str | None = None,
         scene_dir: Path | str | None = None,
+        height_unit: str | None = None,
+        recorded: bool = True,
     ) -> Localizer:
         """Of a weights file.
 
         Args:
             surface, ortho: geodata to refine poses by: GeoTIFFs or folders of tiles; both or none.
             scene_dir: folder of the scene, for weights without a record; its name may be that of a published scene.
+            height_unit: of the surface model, see `GeoScene.open`.
+            recorded: without geodata, refine by those that are recorded with the weights, if they are there, unchanged.
         Raises:
             FileNotFoundError, ValueError: bad weights, geodata or options; a message for the user.
         """
@@ -140,9 +145,11 @@ class Localizer:
             raise ValueError("refining by the map needs both, the surface model and the orthophoto")
         scene_dir = None if scene_dir is None else Path(scene_dir)
         model = Model.load(Path(weights), choose_device(device), precision, scene_dir)
+        if recorded and surface is None and (found := recorded_map(model.record, scene_dir)) is not None:
+            surface, ortho, height_unit = found.surface, found.ortho, height_unit or found.height_unit
         geodata = None
         if surface is not None and ortho is not None:
-            geodata = Geodata.open(surface, ortho, None if model.record is None else model.record.frame)
+            geodata = Geodata.open(surface, ortho, None if model.record is None else model.record.frame, height_unit)
         return cls(model, solver=solver, geodata=geodata, refine_height=refine_height)
 
     @property

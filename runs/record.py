@@ -89,6 +89,7 @@ class RunRecord:
         cameras: what the training saw; None for runs of other systems.
         parents: what the run started from.
         software: versions that the run began with.
+        geodata: what the sections were rendered from, to refine answers by, where the data set says; decides nothing.
     """
 
     name: str
@@ -109,6 +110,7 @@ class RunRecord:
     cameras: CameraRecord | None
     parents: tuple[ParentRecord, ...]
     software: Mapping[str, str]
+    geodata: Mapping[str, Any] | None = None
 
     @property
     def size(self) -> str:

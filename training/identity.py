@@ -66,6 +66,7 @@ def build_record(
         cameras=cameras,
         parents=tuple(parent_record(flag, path) for flag, path in options.starting_weights.items()),
         software=software_versions(),
+        geodata=geodata_of(options.scene_dir),
     )
 
 
@@ -81,11 +82,18 @@ def parent_record(role: str, weights: Path) -> ParentRecord:
 
 
 def frame_of(scene_dir: Path) -> dict | None:
-    """The coordinate frame that the data set declares: everything of `scene.json` but what it says of single sections."""
+    """The coordinate frame that the data set declares: everything of `scene.json` but sections and geodata."""
     path = scene_dir / SCENE_FILE
     if not path.is_file():
         return None
-    return {key: value for key, value in read_json(path, "scene file").items() if key != "sections"}
+    return {key: value for key, value in read_json(path, "scene file").items() if key not in ("sections", "geodata")}
+
+
+def geodata_of(scene_dir: Path) -> dict | None:
+    """The map that the data set was made from, with the folder that its paths start from; None where it does not say."""
+    path = scene_dir / SCENE_FILE
+    geodata = read_json(path, "scene file").get("geodata") if path.is_file() else None
+    return geodata and {**geodata, "scene_dir": str(scene_dir.resolve())}
 
 
 def cameras_of(dataset: SectionDataset) -> CameraRecord:

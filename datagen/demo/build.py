@@ -16,6 +16,7 @@ from datagen.demo.settings import DemoSettings, Season
 from datagen.demo.world import GeodataPaths, make_world, write_world
 from datagen.render import Renderer
 from datagen.scene import GeoScene
+from datagen.scene_geodata import geodata_record
 from geometry.attitude import enu_from_camera
 from records import files, fingerprint
 
@@ -144,7 +145,7 @@ def _write_sim_sections(
                 staged[name], chosen, lambda camera: _render(renderer, camera), workers=workers, description=name
             )
             _write_record(staged, name, made_with, inputs, scene, len(stems))
-        _write_scene_files(settings, staged, "lhs", parts, scene)
+        _write_scene_files(settings, staged, "lhs", parts, scene, _map_of(scene_dir, geodata))
 
 
 def _sample_presets(settings, folder: Path, presets: list[dict], renderer: Renderer) -> list[np.ndarray]:
@@ -221,7 +222,7 @@ def _write_pair_sections(
             )
             for name in pair:
                 _write_record(staged, name, made_with, inputs, surveyed, len(stems))
-        _write_scene_files(settings, staged, "drone", parts, surveyed)
+        _write_scene_files(settings, staged, "drone", parts, surveyed, _map_of(scene_dir, geodata[SURVEYED_NAME]))
 
 
 def _write_record(staged: sections.Staged, name: str, made_with: dict, inputs: dict, scene: GeoScene, images: int) -> None:
@@ -230,6 +231,12 @@ def _write_record(staged: sections.Staged, name: str, made_with: dict, inputs: d
     sections.write_section_record(staged[name], record)
 
 
-def _write_scene_files(settings, staged: sections.Staged, kind: str, parts: dict[str, list[str]], scene: GeoScene) -> None:
+def _map_of(scene_dir: Path, geodata: GeodataPaths) -> dict:
+    return geodata_record(scene_dir, geodata.surface, geodata.ortho, provenance.Inputs())
+
+
+def _write_scene_files(
+    settings, staged: sections.Staged, kind: str, parts: dict[str, list[str]], scene: GeoScene, geodata: dict
+) -> None:
     sections.write_split_record(staged[f"{settings.scene}_{kind}_split.txt"], parts)
-    sections.write_scene_record(staged[sections.SCENE_RECORD], scene)
+    sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)

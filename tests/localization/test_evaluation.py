@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from datagen.provenance import Inputs
+from datagen.scene_geodata import geodata_record
 from dataloader.prepare import collate, prepare_for_evaluation
 from dataloader.scenes import PUBLISHED_SCENES
 from dataloader.section import SectionDataset
@@ -93,11 +95,8 @@ def test_flags_of_the_map(scene_dir):
     with_map = [*words, "--surface", "a.tif", "b.tif", "--ortho", "c.tif"]
     options = parse_options(with_map)
     assert options.refines and options.surface == (Path("a.tif"), Path("b.tif")) and options.refine_height == 240
-    assert not parse_options([*with_map, "--refine", "off"]).refines
-    for flags, message in (
-        (["--surface", "a.tif"], "--surface and --ortho go together"),
-        (["--refine", "ncc"], "--refine ncc needs the map"),
-    ):
+    assert not parse_options([*with_map, "--refine", "off"]).refines and parse_options([*words, "--refine", "ncc"]).refines
+    for flags, message in ((["--surface", "a.tif"], "--surface and --ortho go together"),):
         with pytest.raises(ValueError, match=message):
             parse_options([*words, *flags])
     with pytest.raises(ValueError, match="--task depth has none"):
@@ -107,6 +106,13 @@ def test_flags_of_the_map(scene_dir):
 def test_a_map_of_another_crs_or_a_scene_without_frame(landscape, scene_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"scene record .*scene\.json"):
         open_map([landscape.surface], [landscape.ortho], tmp_path)
+    write_json(tmp_path / "scene.json", landscape.frame)
+    with pytest.raises(ValueError, match=r"scene\.json names no geodata to refine by: give --surface and --ortho"):
+        open_map((), (), tmp_path)
+    geodata = geodata_record(tmp_path, landscape.surface, landscape.ortho, Inputs())
+    write_json(tmp_path / "scene.json", landscape.frame | {"geodata": geodata})
+    named = open_map([landscape.surface], [landscape.ortho], tmp_path)
+    assert open_map((), (), tmp_path).contents == named.contents
     write_json(tmp_path / "scene.json", landscape.frame | {"crs": "EPSG:32631"})
     with pytest.raises(ValueError, match="zone 32N, the network's coordinates in WGS 84 / UTM zone 31N"):
         open_map([landscape.surface], [landscape.ortho], tmp_path)

@@ -16,19 +16,24 @@ import torch
 from PIL import Image, ImageOps
 
 import localize as command
+from datagen.provenance import Inputs
+from datagen.scene_geodata import LAYERS, SceneGeodata, find_geodata, geodata_record
 from dataloader.images import ImageHeader
 from dataloader.scenes import PUBLISHED_SCENES
 from geometry.poses import pose_error
 from localization.answer import Answer
 from localization.calibration import Sample, fit, write_calibration
+from localization.command import LocalizeOptions, with_recorded_map
 from localization.geodata import Geodata
 from localization.intrinsics import intrinsics_from
 from localization.localizer import Localizer, Model
 from localization.photos import Photo, find_sources, photos_of, read_photo, upright
 from localization.writing import write_answers
 from networks import Architecture, TransPoseNet, save_network
+from records.files import write_json
 from runs.record import CameraRecord, write_sidecar
 from tests.evaluation.conftest import COLOURS, make_record
+from training.identity import frame_of, geodata_of
 
 from .conftest import HEIGHT, WIDTH, Landscape, pose
 
@@ -181,6 +186,71 @@ def test_priors_that_no_photo_has_are_said(weights, photo_folder, tmp_path, caps
     with caplog.at_level("INFO"):
         assert run(*words, "--gravity_sigma", 2, capsys=capsys)[0] == 0
     assert "priors: the files of 0 of 3 photos say what was asked for" in caplog.text
+
+
+def moved_set(landscape: Landscape, weights: Path, folder: Path) -> tuple[Path, Path]:
+    """(weights, scene folder): a data set's folder with its geodata in it, and weights whose record knows them."""
+    scene_dir, path = folder / "datasets" / "scene", folder / "model.net"
+    (scene_dir / "geodata").mkdir(parents=True)
+    for source in (landscape.surface, landscape.ortho):
+        shutil.copy(source, scene_dir / "geodata" / source.name)
+    shutil.copy(weights, path)
+    files = [scene_dir / "geodata" / source.name for source in (landscape.surface, landscape.ortho)]
+    scene = landscape.frame | {"geodata": geodata_record(scene_dir, *files, Inputs())}
+    assert [scene["geodata"][layer]["files"] for layer in LAYERS] == [[f"geodata/{path.name}"] for path in files]
+    write_json(scene_dir / "scene.json", scene)
+    record = record_for(landscape, geodata=geodata_of(scene_dir))
+    assert frame_of(scene_dir) == landscape.frame, "where the map lies decides nothing"
+    write_sidecar(path, record)
+    return path, scene_dir
+
+
+def test_the_map_recorded_with_the_weights_refines(landscape, weights, photo_folder, tmp_path, capsys, caplog):
+    path, scene_dir = moved_set(landscape, weights, tmp_path)
+    photo = photo_folder / "a.png"
+    words = ("--network_in", path, "--image", photo, "--intrinsics", 160, "--output_dir", tmp_path / "out")
+    with caplog.at_level("INFO"):
+        assert run(*words, capsys=capsys)[0] == 0
+    assert "map, as recorded with the weights" in caplog.text and "1 photo: 1 failed; 0 refined by the map" in caplog.text
+    assert Localizer.from_weights(path, device="cpu").geodata is not None
+    assert Localizer.from_weights(path, device="cpu", recorded=False).geodata is None
+
+
+def test_a_recorded_map_that_moved_or_changed(landscape, weights, tmp_path, caplog, monkeypatch):
+    path, scene_dir = moved_set(landscape, weights, tmp_path)
+
+    def refines(**changes) -> bool:
+        caplog.clear()
+        return with_recorded_map(LocalizeOptions(path, tmp_path, **changes)).refines
+
+    assert refines() and not refines(refine="off")
+    assert with_recorded_map(LocalizeOptions(weights, tmp_path)).surface == (), "weights as they were made before"
+    elsewhere = scene_dir.rename(tmp_path / "elsewhere")
+    assert not refines()
+    assert f"cannot be used: {scene_dir / 'geodata' / landscape.surface.name} is missing; poses are" in caplog.text
+    assert refines(scene_dir=elsewhere)
+    monkeypatch.setenv("DATASETS_DIR", str(tmp_path))
+    elsewhere = elsewhere.rename(tmp_path / "scene")
+    assert refines()
+    with rasterio.open(elsewhere / "geodata" / landscape.ortho.name, "r+") as ortho:
+        ortho.write(255 - ortho.read(1), 1)
+    assert not refines()
+    assert f"{landscape.ortho.name} has changed; poses are not refined" in caplog.text
+    with pytest.raises(ValueError, match="--refine ncc needs the map"):
+        refines(refine="ncc")
+    with pytest.raises(ValueError, match="--height_unit is of the heights of --surface"):
+        refines(height_unit="metre")
+
+
+def test_a_data_set_says_what_it_was_made_from(landscape, tmp_path):
+    """Where both can move together by a path in between, else as it is; the unit that heights had to be given, too."""
+    scene_dir = landscape.surface.parent / "datasets" / "scene"
+    record = geodata_record(scene_dir, [landscape.surface], landscape.ortho, Inputs(), "us-foot")
+    assert record["surface"]["files"] == [f"../../{landscape.surface.name}"]
+    found = find_geodata(record, [tmp_path, scene_dir])
+    assert found == SceneGeodata((landscape.surface,), (landscape.ortho,), "us-foot")
+    with pytest.raises(ValueError, match="is damaged"):
+        find_geodata({"surface": {}}, [scene_dir])
 
 
 def run(*words, capsys) -> tuple[int, str]:
