@@ -20,7 +20,7 @@ from localization.intrinsics import Intrinsics
 from localization.localizer import Localizer
 from localization.photos import Photo, Source, find_sources, frame_count, photos_of
 from localization.priors import PhotoFacts, PriorOptions, priors_of, read_facts
-from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
+from localization.refinement import REFINE_HELP, REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from localization.writing import write_answers
 from records.files import check_writable
@@ -46,7 +46,7 @@ class LocalizeOptions:
     every: int = option(1, check=between(1, 10**9), help="every so manieth frame of a video")
     surface: tuple[Path, ...] = option((), group="refinement by the map", metavar="DSM", help="surface model, to refine by")
     ortho: tuple[Path, ...] = option((), metavar="ORTHO", help="orthophoto, with --surface")
-    refine: str | None = option(None, choices=REFINEMENTS, help="default: ncc with geodata, else off")
+    refine: str | None = option(None, choices=REFINEMENTS, help=REFINE_HELP)
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
@@ -68,8 +68,8 @@ class LocalizeOptions:
         """
         if bool(self.surface) != bool(self.ortho):
             raise ValueError("--surface and --ortho go together")
-        if self.refine == "ncc" and not self.surface:
-            raise ValueError("--refine ncc needs the map: --surface and --ortho")
+        if self.refine not in (None, "off") and not self.surface:
+            raise ValueError(f"--refine {self.refine} needs the map: --surface and --ortho")
         return bool(self.surface) and self.refine != "off"
 
 
@@ -95,6 +95,7 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
         surface=options.surface if refines else None,
         ortho=options.ortho if refines else None,
         solver=options.solver,
+        refine=options.refine if refines and options.refine else "ncc",
         refine_height=options.refine_height,
         device=options.device,
         precision=options.precision,
