@@ -90,6 +90,26 @@ def test_what_cells_err_in_common_is_learned_from_the_predicted_deviation(common
         assert held.auroc > 0.75
 
 
+@pytest.mark.parametrize("common", [0.3, 2.0])
+def test_what_refined_poses_err_in_common_is_learned_in_units_of_the_maps_error(common):
+    """Covariances hold the map's error as it is assumed; the network's deviation, which is far larger, has no say."""
+    rng, map_m, own = np.random.default_rng(0), 0.2, np.diag([1e-4] * 3 + [0.01] * 3)
+    held = own + np.diag([0.0] * 3 + [map_m**2] * 3)
+    samples = [
+        replace(s, position_error_3=s.position_error_3 + common * map_m * rng.normal(size=3), sigma_m=5.0, map_m=map_m,
+                covariance_66=held)
+        for s in photos(300, covariance=own)
+    ]  # fmt: skip
+    calibration = fit(samples, [3.0], 3.0, {})
+    total = calibration.believed(held, 5.0, map_m)[3, 3]
+    assert total == pytest.approx((calibration.common * map_m) ** 2 + 0.01 * calibration.position_scale**2)
+    assert total == pytest.approx((common * map_m) ** 2 + 0.01, rel=0.15)
+    assert calibration.judge_sample(samples[0]).covariance_66[3, 3] == pytest.approx(total)
+    # Without photos of which anything is known, a pose is believed as it says itself.
+    untaught = fit([Sample(0.0, UNKNOWN, False, np.zeros(3), np.zeros(3))], [3.0], 3.0, {})
+    assert np.allclose(untaught.believed(held, 5.0, map_m), held)
+
+
 def test_beyond_what_validation_has_seen_nothing_is_ok():
     samples = [replace(s, sigma_m=0.4) for s in photos(20, covariance=COVARIANCE / 100)]
     calibration = fit(samples, [3.0], 3.0, {})
@@ -194,5 +214,5 @@ def test_it_is_kept_beside_the_weights_and_bound_to_them(tmp_path):
     write_calibration(weights, calibration)  # what was learned with the old ones is gone
     assert calibration_of(weights, "refined") is None
     path.write_text(json.dumps({"format": "other"}))
-    with pytest.raises(ValueError, match="is not a calibration of version 1"):
+    with pytest.raises(ValueError, match="is not a calibration of version 2: calibrate again"):
         calibration_of(weights)
