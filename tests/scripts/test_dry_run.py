@@ -33,8 +33,10 @@ CASES = {
     ),
     "ddloc_environment": (
         f"{TRAINING}/ddloc.sh", ["field", "in_place", "transposenet"],
-        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2", "LR": "0.01",
-         "IMAGE_HEIGHT": "160", "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8"},
+        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2",
+         "BATCH_SIZE_C": "4", "LR": "0.01", "LR_joint": "0.001", "IMAGE_HEIGHT": "160",
+         "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8",
+         "EXTRA_ARGS_finetune": "--save_steps 2"},
     ),
     "e2e": (f"{TRAINING}/encoder_e2e.sh", ["urbanscape", "coord", "TINY"], {}),
     "e2e_decoder": (
