@@ -55,7 +55,7 @@ def test_every_option(cls):
         (["--calibrate", "--section", "testing"], "--calibrate on testing would make its figures worthless"),
         (["--calibrate", "--section", "a", "--error_bound", "2"], None),
         (["--surface", "s"], "go together"), (["--ortho", "s"], "go together"), (["--surface", "s", "--ortho", "o"], None),
-        (["--refine", "ncc"], "--refine ncc needs the map"), (["--refine", "off"], None),
+        (["--refine", "ncc"], None), (["--refine", "off"], None),
         (["--refine", "ncc", "--surface", "s", "--ortho", "o"], None),
         (["--task", "depth", "--refine", "ncc", "--surface", "s", "--ortho", "o"], "--task depth has none"),
         (["--tiny", "--size", "tiny"], None), (["--tiny"], None), (["--size", "full"], None),
@@ -468,7 +468,7 @@ def test_settings_decide_and_are_said(monkeypatch, tmp_path, caplog):
     known, foreign = weights_of(tmp_path), Weights(tmp_path / "b.net", None)
     settings = [made._settings(weights, net) for weights in (known, known, foreign, foreign)]
     assert [s["preprocessing"] for s in settings] == [1, 2, 3, 3] and len(places) == 2
-    assert settings[0]["refinement"] == {"height": 360, "geodata": {"dsm": "f"}} and "solver" in settings[0]
+    assert settings[0]["refinement"] == {"by": "ncc", "height": 360, "geodata": {"dsm": "f"}} and "solver" in settings[0]
     assert [(s["scene"], s["precision"]) for s in settings[1:3]] == [
         ("scene", "float32"),
         ("scene", settings[2]["precision"]),
