@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 _FOLDER = Path(__file__).parent / "golden" / "kept"
-_INNERMOST = re.compile(r'\[[^][{}"]*\]')
+_WIDTH = 120
 _NUMBER = re.compile(r"(-?\d+\.?\d*(?:e[-+]\d+)?)")
 
 
@@ -31,10 +31,8 @@ def assert_kept(name: str, value: Any, *, part: str = "", rtol: float = 1e-4, at
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if os.environ.get("UPDATE_EXPECTED"):
         kept = {**kept, part: seen} if part else seen
-        # Innermost lists on one line.
-        text = _INNERMOST.sub(lambda found: " ".join(found[0].split()), json.dumps(kept, indent=1, ensure_ascii=False))
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(_text(kept) + "\n", encoding="utf-8")
     _compare(seen, kept[part] if part else kept, f"{name}.{part}" if part else name, rtol, atol)
 
 
@@ -55,6 +53,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.7g}") if np.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _text(value: Any, indent: int = 0) -> str:
+    """JSON in which whatever fits stands on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if indent + len(line) <= _WIDTH or not isinstance(value, (dict, list)):
+        return line
+    inner = " " * (indent + 1)
+    if isinstance(value, dict):
+        parts = [f"{inner}{json.dumps(key)}: {_text(v, indent + 1)}" for key, v in value.items()]
+    else:
+        parts = [inner + _text(v, indent + 1) for v in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(parts) + f"\n{' ' * indent}{closing}"
 
 
 def _compare(seen: Any, kept: Any, place: str, rtol: float, atol: float) -> None:
