@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("cls", [EvaluationOptions, SelectionOptions])
 def test_every_option(cls):
-    assert_kept("options-of-evaluation", declared(cls), part=cls.__name__)
+    assert_kept("options-of-evaluation", declared(cls), part=cls.__name__, exact=True)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_rows_and_arrays_of_an_image():
     silent = replace(
         plain, pose=replace(plain.pose, inliers=None, score=None), refined=refined_pose(accepted=False, reason="no")
     )
-    assert_kept("coord-rows", [one.row() for one in (plain, failed, unlabelled, silent)])
+    assert_kept("coord-rows", [one.row() for one in (plain, failed, unlabelled, silent)], exact=True)
     assert_kept("coord-arrays", [plain.arrays("coord"), unlabelled.arrays("coord")])
     figures = CoordFigures()
     for one in (plain, failed, plain):
@@ -123,7 +123,7 @@ def test_rows_and_arrays_of_an_image():
 def test_figures_of_refined_poses():
     poses = [replace(refined_pose(accepted=i != 1), translation_m=float(i), rotation_deg=float(i * i)) for i in range(4)]
     summary = refined_summary(poses, [1.0, 0.5, 2.0, 9.0])
-    assert_kept("refined-summary", [summary, str(summary)])
+    assert_kept("refined-summary", [summary, str(summary)], exact=True)
 
 
 def test_results_of_a_batch_are_its_own():
@@ -629,7 +629,7 @@ def test_which_files_of_a_folder_are_weights(tmp_path):
 
 
 def test_groups_and_roles_of_sections(tmp_path):
-    assert_kept("sections", [SECTION_GROUPS, SECTION_ROLES])
+    assert_kept("sections", [SECTION_GROUPS, SECTION_ROLES], exact=True)
     runs = {
         kind: SimpleNamespace(kind=kind, domain=domain) for kind, domain in (("sim_only", None), ("pairs", "out_of_place"))
     }
@@ -655,7 +655,7 @@ def test_what_a_task_is():
                None if of.measure is None else [f.__name__ for f in vars(of.measure).values()]]
         for task, of in EVALUATIONS.items()
     }  # fmt: skip
-    assert_kept("tasks-of-evaluation", tables)
+    assert_kept("tasks-of-evaluation", tables, exact=True)
 
 
 def test_a_selection_shows_twenty(tmp_path):
@@ -683,3 +683,67 @@ def test_sections_of_a_result_by_content():
     assert subject("a").section_fingerprint == "of a" and len(subject("a", "b").section_fingerprint) > 5
     assert subject("a", "b").section_fingerprint != subject("a", "c").section_fingerprint
     assert isinstance(shown("a"), CoordResult)
+
+
+@pytest.mark.parametrize("count, task", [(1, "coord"), (2, "coord"), (1, "depth")])
+def test_one_pass_over_a_section(monkeypatch, tmp_path, count, task):
+    """Predictions of all networks, solved or decoded, refined where there is a map, gathered by network."""
+    events = []
+    stream = [SimpleNamespace(network=number) for number in range(count)]
+
+    def predicted(nets, dataset, preprocessing, **of):
+        events.append((nets, dataset, of))
+        return stream
+
+    monkeypatch.setattr(run, "SectionDataset", lambda folders, task, height: (folders, task, height))
+    monkeypatch.setattr(run, "predictions_of_many", predicted)
+    monkeypatch.setattr(run, "coord_results", lambda stream, solver: events.append("solved") or stream)
+    monkeypatch.setattr(run, "dense_results", lambda stream, task: events.append("decoded") or stream)
+    monkeypatch.setattr(run, "refined_results", lambda results, dataset, geodata, height: events.append(height) or results)
+
+    class Parts:
+        @staticmethod
+        def of(weights, section, dataset, options):
+            return SimpleNamespace(
+                add=lambda result, keep: events.append((weights.stem, result.network, keep)), of=weights.stem
+            )
+
+    monkeypatch.setattr(run, "Gathered", Parts)
+    words = ["--num_workers", "3", "--task", task]
+    words += ["--surface", "s", "--ortho", "o", "--refine_height", "99"] if count == 2 else []
+    made = evaluation(monkeypatch, tmp_path, *words, map=SimpleNamespace(), pictures_whole=True)
+    made._write = lambda candidate, gathered, dataset: gathered.of
+    settings = {"preprocessing": SimpleNamespace(image_height=64), "precision": "bf16"}
+    candidates = [
+        run._Candidate(
+            f"net{i}", tmp_path / f"w{i}.net", run._Section("val", ["folder"], ()), Subject("val", "f", (), settings)
+        )
+        for i in range(count)
+    ]
+    assert made._in_one_pass(candidates) == [f"w{i}" for i in range(count)]
+    title = "w0.net val" if count == 1 else "2 networks val"
+    asked = {"device": CPU, "precision": "bf16", "num_workers": 3, "title": title}
+    assert events[0] == ([f"net{i}" for i in range(count)], (["folder"], task, 64), asked)
+    assert events[1:] == ["solved" if task == "coord" else "decoded", *([99] if count == 2 else []),
+                          *[(f"w{i}", i, True) for i in range(count)]]  # fmt: skip
+
+
+def test_a_section_is_looked_at_before_it_is_read(monkeypatch, tmp_path):
+    checked = []
+
+    class Samples(list):
+        def __init__(self, folders, task, height):
+            super().__init__([0] * len(folders[0].name))
+            checked.append((folders[0].name, task, height))
+
+    monkeypatch.setattr(run, "SectionDataset", Samples)
+    monkeypatch.setattr(run, "check_geometry", lambda samples: checked.append(len(samples)))
+    monkeypatch.setattr(run, "section_record", lambda folder, label, count: (folder.name, label, count))
+    for name in ("val_drone_real", "test_drone_real"):
+        (tmp_path / "scene" / name).mkdir(parents=True)
+    words = ["scene", "--task", "depth", "--datasets_dir", str(tmp_path)]
+    found = run._open_section(parse_options(words), "test_real_all")
+    assert found.contents == (("val_drone_real", "depth", 14), ("test_drone_real", "depth", 15))
+    assert checked == [("val_drone_real", "depth", 480), 14, ("test_drone_real", "depth", 480), 15]
+    run._open_section(parse_options([*words, "--image_height", "96"]), "val_drone_real")
+    assert checked[4] == ("val_drone_real", "depth", 96)
