@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from evaluation import html_report, predict, refining, run, trust
 from evaluation.checkpoints import Weights, _has_weights_name, weights_in
 from evaluation.coord import CoordFigures, CoordResult, _results_of, coord_results
+from evaluation.error_curves import distinct_names, find_tables, read_errors
 from evaluation.gathered import Gathered
 from evaluation.html_report import write_html_report
 from evaluation.options import DEFAULT_SECTIONS, EvaluationOptions, SelectionOptions, parse_options
@@ -22,7 +24,7 @@ from evaluation.refined import RefinedPose, refined_summary
 from evaluation.reports import Subject, save_arrays
 from evaluation.run import check_architecture
 from evaluation.sections import SECTION_GROUPS, SECTION_ROLES, section_dirs, section_for
-from evaluation.selection import _SHOWN, Candidate, select_and_export, table
+from evaluation.selection import _SHOWN, Candidate, export_path, select_and_export, table
 from evaluation.task_table import EVALUATIONS
 from evaluation.trust import ImageRecord, Interval, TrustFigures, write_metrics
 from localization.calibration import Judgement, Reliability
@@ -747,3 +749,58 @@ def test_a_section_is_looked_at_before_it_is_read(monkeypatch, tmp_path):
     assert checked == [("val_drone_real", "depth", 480), 14, ("test_drone_real", "depth", 480), 15]
     run._open_section(parse_options([*words, "--image_height", "96"]), "val_drone_real")
     assert checked[4] == ("val_drone_real", "depth", 96)
+
+
+@pytest.mark.parametrize("summary", [{}, {"translation_m": []}, {"translation_m": {"median": "x"}}, None])
+def test_results_without_a_figure_are_named(tmp_path, summary):
+    write_coord(tmp_path, "ckpt_iter_0000004.net", 1.0)
+    (twin,) = tmp_path.glob("results_*.json")
+    content = json.loads(twin.read_text())
+    content["evaluations"][0]["summary"] = summary
+    twin.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match="an evaluation on val_sim has no median position error; delete it and evaluate again"
+    ):
+        select_and_export([tmp_path], "coord", None, None, print)
+
+
+@pytest.mark.parametrize("field", ["{scene:d}", "{sections[9]}", "{scene.foo}", "{options:.2f}", "{0}", "{scene"])
+def test_fields_that_cannot_be_filled_are_named(run_folder, field):
+    with pytest.raises(
+        ValueError, match=r"cannot fill .* from the record of .*model\.net: .*; give --export a path without"
+    ):
+        export_path(f"{field}.net", run_folder / "model.net")
+
+
+def test_a_path_is_filled_from_the_record(run_folder):
+    weights = run_folder / "model.net"
+    template = "{scene}-{task}-{domain}-{real_domain}-{size}{partial}-{sim_chunk:.2f}-{seed}.net"
+    assert str(export_path(template, weights)) == "town-coord-in_place-in_place-tiny-partial-finetuning-0.50-1.00-2021.net"
+    with pytest.raises(ValueError, match=r"the record of .* does not know its colour; give --export"):
+        export_path("{colour}.net", weights)
+    assert export_path("plain.net", run_folder / "none.net") == Path("plain.net")
+
+
+def test_tables_of_errors_that_are_damaged(tmp_path):
+    name = "val_sim_model.net_task_coord.csv"
+    for text, said in (("rotation_error_deg,translation_error_m\n1\n", "TypeError"), ("rotation_error_deg\n1\n", "KeyError"),
+                       ("rotation_error_deg,translation_error_m\n1,x\n", "ValueError")):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"is damaged: {said}"):
+            read_errors([tmp_path / name])
+    (tmp_path / name).write_text("rotation_error_deg,translation_error_m\n1,nan\n2,inf\n")
+    (found,) = read_errors([tmp_path / name])
+    assert found.errors["translation_error_m"].tolist() == [np.inf, np.inf] and found.images == 2
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a_b_ckpt_iter_0000001.net_task_depth.csv").touch()
+    (tmp_path / "deep" / "a_b_ckpt_iter_0000001.net_task_semantics.csv").touch()
+    (tmp_path / "deep" / "a_task_depth.csv").touch()
+    assert [path.parent.name for path in find_tables(tmp_path, ["a_b"])] == ["deep"]
+    with pytest.raises(FileNotFoundError, match=r"no evaluation on x or y in .*; there are: a_b, val_sim$"):
+        find_tables(tmp_path, ["x", "y"])
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        find_tables(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="there are: none$"):
+        (tmp_path / "empty").mkdir()
+        find_tables(tmp_path / "empty", ["x"])
+    assert distinct_names([]) == [] and distinct_names([tmp_path / "a" / "x", tmp_path / "a" / "x"]) == ["x", "x"]
