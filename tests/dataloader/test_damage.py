@@ -58,8 +58,8 @@ def test_another_version_is_told(plane_section):
 
 def test_a_folder_in_place_of_a_file_is_a_finding(plane_section):
     section = plane_section(1)
-    paths = {name: section / name / f"view_000.{suffix}" for name, suffix in (("rgb", "png"), ("poses", "txt"), ("init", "dat"),
-                                                                            ("semantics", "npy"))}  # fmt: skip
+    suffixes = {"rgb": "png", "poses": "txt", "init": "dat", "semantics": "npy"}
+    paths = {name: section / name / f"view_000.{suffix}" for name, suffix in suffixes.items()}
     for path in paths.values():
         path.unlink()
         path.mkdir()

@@ -94,8 +94,12 @@ def test_going_back_to_the_last_good_state(tmp_path, monkeypatch, caplog):
 
 def test_damaged_logs_are_named(tmp_path):
     header = "images_seen,seconds_per_image,epoch,loss,valid_percent\n"
-    for name, text, said in (("short", header + "2,1\n", "TypeError|NoneType"), ("word", header + "2,1,x,1,1\n", "invalid literal"),
-                             ("column", "images_seen,loss,seconds_per_image\n2,1,3\n", "'epoch'")):  # fmt: skip
+    texts = {
+        "short": (header + "2,1\n", "NoneType"),
+        "word": (header + "2,1,x,1,1\n", "invalid literal"),
+        "column": ("images_seen,loss,seconds_per_image\n2,1,3\n", "'epoch'"),
+    }
+    for name, (text, said) in texts.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=rf"{name} is damaged: .*({said})"):
             read_curve(tmp_path / name)
