@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 def described(figure) -> dict[str, Any]:
     """What a figure, or a part of one, shows."""
-    found: dict[str, Any] = {"axes": [_axes(axes) for axes in figure.axes if axes.get_figure(root=False) is figure]}
+    found: dict[str, Any] = {"axes": [_axes(axes) for axes in figure.axes if axes.figure is figure]}
     for name, text in (("title", figure._suptitle), ("below", figure._supxlabel)):
         if text is not None:
             found[name] = [text.get_text(), text.get_fontsize()]

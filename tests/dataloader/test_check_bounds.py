@@ -56,7 +56,7 @@ def test_usual_units_of_depths_are_named():
         "centimetres": depths(lambda p: 100 * p[2]), "kilometres": depths(lambda p: p[2] / 1000),
         "feet": depths(lambda p: p[2] / 0.3048), "none": depths(lambda p: 1.5 * p[2]),
     }  # fmt: skip
-    assert_kept("depth-units", said)
+    assert_kept("depth-units", said, exact=True)
 
 
 def normals(turn_deg=0.0, *, length=1.0, away=0.0, function=None, h=12, w=10, slope=0.0, cam_from_world_33=EYE_33):
@@ -347,7 +347,7 @@ def test_the_report_of_a_check(tmp_path):
     ground = Coverage(3.0, {"val_sim": 0.256}, {}, ("x", "y"))
     full, bare = Report(tmp_path, sections, tuple(findings), ground), Report(tmp_path, {}, (), None)
     shown = [[r.errors, r.as_json() | {"folder": ""}, r.as_text()] for r in (full, bare)]
-    assert_kept("check-report", shown)
+    assert_kept("check-report", shown, exact=True)
 
 
 def test_how_many_processes_check(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from evaluation import html_report, predict, refining, run, trust
 from evaluation.checkpoints import Weights, _has_weights_name, weights_in
 from evaluation.coord import CoordFigures, CoordResult, _results_of, coord_results
+from evaluation.error_curves import distinct_names, find_tables, read_errors
 from evaluation.gathered import Gathered
 from evaluation.html_report import write_html_report
 from evaluation.options import DEFAULT_SECTIONS, EvaluationOptions, SelectionOptions, parse_options
@@ -22,7 +24,7 @@ from evaluation.refined import RefinedPose, refined_summary
 from evaluation.reports import Subject, save_arrays
 from evaluation.run import check_architecture
 from evaluation.sections import SECTION_GROUPS, SECTION_ROLES, section_dirs, section_for
-from evaluation.selection import _SHOWN, Candidate, select_and_export, table
+from evaluation.selection import _SHOWN, Candidate, export_path, select_and_export, table
 from evaluation.task_table import EVALUATIONS
 from evaluation.trust import ImageRecord, Interval, TrustFigures, write_metrics
 from localization.calibration import Judgement, Reliability
@@ -40,7 +42,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("cls", [EvaluationOptions, SelectionOptions])
 def test_every_option(cls):
-    assert_kept("options-of-evaluation", declared(cls), part=cls.__name__)
+    assert_kept("options-of-evaluation", declared(cls), part=cls.__name__, exact=True)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_rows_and_arrays_of_an_image():
     silent = replace(
         plain, pose=replace(plain.pose, inliers=None, score=None), refined=refined_pose(accepted=False, reason="no")
     )
-    assert_kept("coord-rows", [one.row() for one in (plain, failed, unlabelled, silent)])
+    assert_kept("coord-rows", [one.row() for one in (plain, failed, unlabelled, silent)], exact=True)
     assert_kept("coord-arrays", [plain.arrays("coord"), unlabelled.arrays("coord")])
     figures = CoordFigures()
     for one in (plain, failed, plain):
@@ -123,7 +125,7 @@ def test_rows_and_arrays_of_an_image():
 def test_figures_of_refined_poses():
     poses = [replace(refined_pose(accepted=i != 1), translation_m=float(i), rotation_deg=float(i * i)) for i in range(4)]
     summary = refined_summary(poses, [1.0, 0.5, 2.0, 9.0])
-    assert_kept("refined-summary", [summary, str(summary)])
+    assert_kept("refined-summary", [summary, str(summary)], exact=True)
 
 
 def test_results_of_a_batch_are_its_own():
@@ -629,7 +631,7 @@ def test_which_files_of_a_folder_are_weights(tmp_path):
 
 
 def test_groups_and_roles_of_sections(tmp_path):
-    assert_kept("sections", [SECTION_GROUPS, SECTION_ROLES])
+    assert_kept("sections", [SECTION_GROUPS, SECTION_ROLES], exact=True)
     runs = {
         kind: SimpleNamespace(kind=kind, domain=domain) for kind, domain in (("sim_only", None), ("pairs", "out_of_place"))
     }
@@ -655,7 +657,7 @@ def test_what_a_task_is():
                None if of.measure is None else [f.__name__ for f in vars(of.measure).values()]]
         for task, of in EVALUATIONS.items()
     }  # fmt: skip
-    assert_kept("tasks-of-evaluation", tables)
+    assert_kept("tasks-of-evaluation", tables, exact=True)
 
 
 def test_a_selection_shows_twenty(tmp_path):
@@ -683,3 +685,122 @@ def test_sections_of_a_result_by_content():
     assert subject("a").section_fingerprint == "of a" and len(subject("a", "b").section_fingerprint) > 5
     assert subject("a", "b").section_fingerprint != subject("a", "c").section_fingerprint
     assert isinstance(shown("a"), CoordResult)
+
+
+@pytest.mark.parametrize("count, task", [(1, "coord"), (2, "coord"), (1, "depth")])
+def test_one_pass_over_a_section(monkeypatch, tmp_path, count, task):
+    """Predictions of all networks, solved or decoded, refined where there is a map, gathered by network."""
+    events = []
+    stream = [SimpleNamespace(network=number) for number in range(count)]
+
+    def predicted(nets, dataset, preprocessing, **of):
+        events.append((nets, dataset, of))
+        return stream
+
+    monkeypatch.setattr(run, "SectionDataset", lambda folders, task, height: (folders, task, height))
+    monkeypatch.setattr(run, "predictions_of_many", predicted)
+    monkeypatch.setattr(run, "coord_results", lambda stream, solver: events.append("solved") or stream)
+    monkeypatch.setattr(run, "dense_results", lambda stream, task: events.append("decoded") or stream)
+    monkeypatch.setattr(run, "refined_results", lambda results, dataset, geodata, height: events.append(height) or results)
+
+    class Parts:
+        @staticmethod
+        def of(weights, section, dataset, options):
+            return SimpleNamespace(
+                add=lambda result, keep: events.append((weights.stem, result.network, keep)), of=weights.stem
+            )
+
+    monkeypatch.setattr(run, "Gathered", Parts)
+    words = ["--num_workers", "3", "--task", task]
+    words += ["--surface", "s", "--ortho", "o", "--refine_height", "99"] if count == 2 else []
+    made = evaluation(monkeypatch, tmp_path, *words, map=SimpleNamespace(), pictures_whole=True)
+    made._write = lambda candidate, gathered, dataset: gathered.of
+    settings = {"preprocessing": SimpleNamespace(image_height=64), "precision": "bf16"}
+    candidates = [
+        run._Candidate(
+            f"net{i}", tmp_path / f"w{i}.net", run._Section("val", ["folder"], ()), Subject("val", "f", (), settings)
+        )
+        for i in range(count)
+    ]
+    assert made._in_one_pass(candidates) == [f"w{i}" for i in range(count)]
+    title = "w0.net val" if count == 1 else "2 networks val"
+    asked = {"device": CPU, "precision": "bf16", "num_workers": 3, "title": title}
+    assert events[0] == ([f"net{i}" for i in range(count)], (["folder"], task, 64), asked)
+    assert events[1:] == ["solved" if task == "coord" else "decoded", *([99] if count == 2 else []),
+                          *[(f"w{i}", i, True) for i in range(count)]]  # fmt: skip
+
+
+def test_a_section_is_looked_at_before_it_is_read(monkeypatch, tmp_path):
+    checked = []
+
+    class Samples(list):
+        def __init__(self, folders, task, height):
+            super().__init__([0] * len(folders[0].name))
+            checked.append((folders[0].name, task, height))
+
+    monkeypatch.setattr(run, "SectionDataset", Samples)
+    monkeypatch.setattr(run, "check_geometry", lambda samples: checked.append(len(samples)))
+    monkeypatch.setattr(run, "section_record", lambda folder, label, count: (folder.name, label, count))
+    for name in ("val_drone_real", "test_drone_real"):
+        (tmp_path / "scene" / name).mkdir(parents=True)
+    words = ["scene", "--task", "depth", "--datasets_dir", str(tmp_path)]
+    found = run._open_section(parse_options(words), "test_real_all")
+    assert found.contents == (("val_drone_real", "depth", 14), ("test_drone_real", "depth", 15))
+    assert checked == [("val_drone_real", "depth", 480), 14, ("test_drone_real", "depth", 480), 15]
+    run._open_section(parse_options([*words, "--image_height", "96"]), "val_drone_real")
+    assert checked[4] == ("val_drone_real", "depth", 96)
+
+
+@pytest.mark.parametrize("summary", [{}, {"translation_m": []}, {"translation_m": {"median": "x"}}, None])
+def test_results_without_a_figure_are_named(tmp_path, summary):
+    write_coord(tmp_path, "ckpt_iter_0000004.net", 1.0)
+    (twin,) = tmp_path.glob("results_*.json")
+    content = json.loads(twin.read_text())
+    content["evaluations"][0]["summary"] = summary
+    twin.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match="an evaluation on val_sim has no median position error; delete it and evaluate again"
+    ):
+        select_and_export([tmp_path], "coord", None, None, print)
+
+
+@pytest.mark.parametrize("field", ["{scene:d}", "{sections[9]}", "{scene.foo}", "{options:.2f}", "{0}", "{scene"])
+def test_fields_that_cannot_be_filled_are_named(run_folder, field):
+    with pytest.raises(
+        ValueError, match=r"cannot fill .* from the record of .*model\.net: .*; give --export a path without"
+    ):
+        export_path(f"{field}.net", run_folder / "model.net")
+
+
+def test_a_path_is_filled_from_the_record(run_folder):
+    weights = run_folder / "model.net"
+    template = "{scene}-{task}-{domain}-{real_domain}-{size}{partial}-{sim_chunk:.2f}-{seed}.net"
+    assert str(export_path(template, weights)) == "town-coord-in_place-in_place-tiny-partial-finetuning-0.50-1.00-2021.net"
+    with pytest.raises(ValueError, match=r"the record of .* does not know its colour; give --export"):
+        export_path("{colour}.net", weights)
+    assert export_path("plain.net", run_folder / "none.net") == Path("plain.net")
+
+
+def test_tables_of_errors_that_are_damaged(tmp_path):
+    name = "val_sim_model.net_task_coord.csv"
+    for text, said in (("rotation_error_deg,translation_error_m\n1\n", "TypeError"), ("rotation_error_deg\n1\n", "KeyError"),
+                       ("rotation_error_deg,translation_error_m\n1,x\n", "ValueError")):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"is damaged: {said}"):
+            read_errors([tmp_path / name])
+    (tmp_path / name).write_text("rotation_error_deg,translation_error_m\n1,nan\n2,inf\n")
+    (found,) = read_errors([tmp_path / name])
+    assert found.errors["translation_error_m"].tolist() == [np.inf, np.inf] and found.images == 2
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a_b_ckpt_iter_0000001.net_task_depth.csv").touch()
+    (tmp_path / "deep" / "a_b_ckpt_iter_0000001.net_task_semantics.csv").touch()
+    (tmp_path / "deep" / "a_task_depth.csv").touch()
+    assert [path.parent.name for path in find_tables(tmp_path, ["a_b"])] == ["deep"]
+    with pytest.raises(FileNotFoundError, match=r"no evaluation on x or y in .*; there are: a_b, val_sim$"):
+        find_tables(tmp_path, ["x", "y"])
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        find_tables(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="there are: none$"):
+        (tmp_path / "empty").mkdir()
+        find_tables(tmp_path / "empty", ["x"])
+    assert distinct_names([]) == [] and distinct_names([tmp_path / "a" / "x", tmp_path / "a" / "x"]) == ["x", "x"]

@@ -74,7 +74,7 @@ def test_a_log_of_known_steps(tmp_path, clock, monkeypatch):
         {"total": 24, "initial": 0, "unit": "img", "desc": "train coord", "dynamic_ncols": True, "mininterval": 1.0}
     ]
     lines = [line.split(", ", 1)[1] for line in (tmp_path / "output.log").read_text().splitlines()]
-    assert_kept("training-log", [lines, list(csv.reader((tmp_path / "training_log.csv").open()))])
+    assert_kept("training-log", [lines, list(csv.reader((tmp_path / "training_log.csv").open()))], exact=True)
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert board.Tags()["scalars"] == [

@@ -11,4 +11,4 @@ from training.options import DecoderOptions, RefinementOptions, TrainingOptions
 
 @pytest.mark.parametrize("cls", [TrainingOptions, DecoderOptions, RefinementOptions])
 def test_every_option(cls):
-    assert_kept("options", declared(cls), part=cls.__name__)
+    assert_kept("options", declared(cls), part=cls.__name__, exact=True)
