@@ -701,7 +701,11 @@ def test_one_pass_over_a_section(monkeypatch, tmp_path, count, task):
     monkeypatch.setattr(run, "predictions_of_many", predicted)
     monkeypatch.setattr(run, "coord_results", lambda stream, solver: events.append("solved") or stream)
     monkeypatch.setattr(run, "dense_results", lambda stream, task: events.append("decoded") or stream)
-    monkeypatch.setattr(run, "refined_results", lambda results, dataset, geodata, height: events.append(height) or results)
+    monkeypatch.setattr(
+        run,
+        "refined_results",
+        lambda results, _dataset, _map, height, by: events.append((height, by)) or results,
+    )
 
     class Parts:
         @staticmethod
@@ -713,7 +717,7 @@ def test_one_pass_over_a_section(monkeypatch, tmp_path, count, task):
     monkeypatch.setattr(run, "Gathered", Parts)
     words = ["--num_workers", "3", "--task", task]
     words += ["--surface", "s", "--ortho", "o", "--refine_height", "99"] if count == 2 else []
-    made = evaluation(monkeypatch, tmp_path, *words, map=SimpleNamespace(), pictures_whole=True)
+    made = evaluation(monkeypatch, tmp_path, *words, map=SimpleNamespace(), matcher="by", pictures_whole=True)
     made._write = lambda candidate, gathered, dataset: gathered.of
     settings = {"preprocessing": SimpleNamespace(image_height=64), "precision": "bf16"}
     candidates = [
@@ -726,7 +730,7 @@ def test_one_pass_over_a_section(monkeypatch, tmp_path, count, task):
     title = "w0.net val" if count == 1 else "2 networks val"
     asked = {"device": CPU, "precision": "bf16", "num_workers": 3, "title": title}
     assert events[0] == ([f"net{i}" for i in range(count)], (["folder"], task, 64), asked)
-    assert events[1:] == ["solved" if task == "coord" else "decoded", *([99] if count == 2 else []),
+    assert events[1:] == ["solved" if task == "coord" else "decoded", *([(99, "by")] if count == 2 else []),
                           *[(f"w{i}", i, True) for i in range(count)]]  # fmt: skip
 
 
