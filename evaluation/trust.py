@@ -16,7 +16,15 @@ from evaluation.coord import CoordResult
 from evaluation.refined import RefinedPose
 from evaluation.reports import Subject, section_file
 from geometry.attitude import yaw_pitch_roll_from_enu_camera
-from localization.calibration import Calibration, Judgement, Reliability, Sample, fit, reliability
+from localization.calibration import (
+    Calibration,
+    Judgement,
+    Reliability,
+    Sample,
+    fit,
+    normalised_squared_errors,
+    reliability,
+)
 from records.files import plain, write_json
 from tasks import CLASS_NAMES, LAS_CODE_TO_CLASS
 
@@ -257,6 +265,16 @@ class TrustFigures:
         samples = self.samples
         return reliability(samples, self.calibration) if self.calibration is not None and samples else None
 
+    @property
+    def consistency(self) -> dict[str, dict[str, float]]:
+        """Mean and median of `normalised_squared_errors`, of the covariances as given and as calibrated."""
+        found = {}
+        for name, calibration in (("as_given", None), ("calibrated", self.calibration)):
+            errors_N = normalised_squared_errors(self.samples, calibration)
+            if errors_N.size and (name == "as_given" or calibration is not None):
+                found[name] = {"mean": float(errors_N.mean()), "median": float(np.median(errors_N))}
+        return found
+
     def judge_by(self, calibration: Calibration) -> None:
         """Judges what was gathered by a calibration."""
         self.calibration = calibration
@@ -281,6 +299,7 @@ class TrustFigures:
                 "groups": groups(records),
                 "calibration": self.calibration,
                 "reliability": self.reliability,
+                "normalised_squared_error": self.consistency,
                 "images": [record.to_json() for record in records],
             }
         )

@@ -401,6 +401,24 @@ def reliability(samples: Sequence[Sample], calibration: Calibration) -> Reliabil
     return Reliability(len(samples), int(right_N.sum()), auroc(p_N, right_N), brier, bins, verdicts, *within)
 
 
+def normalised_squared_errors(samples: Sequence[Sample], calibration: Calibration | None = None) -> np.ndarray:
+    """Squared errors of known poses over their covariances, per degree of freedom: position and rotation together.
+
+    Where the covariances are right they are 1 in the mean and 0.89 in the median.
+
+    Args:
+        calibration: whose covariances are meant; None: those that the samples come with.
+    """
+    found = []
+    for sample in filter(_is_known, samples):
+        believed_66 = sample.covariance_66
+        if calibration is not None:
+            believed_66 = calibration.judge_sample(sample).covariance_66
+        error_6 = np.concatenate((sample.rotation_error_3, sample.position_error_3))
+        found.append(float(error_6 @ np.linalg.solve(believed_66, error_6)) / 6)
+    return np.array(found)
+
+
 def auroc(score_N: np.ndarray, right_N: np.ndarray) -> float | None:
     """Probability that a right one has the higher score; ties count half. None where all are right or all wrong."""
     right, wrong = score_N[right_N], score_N[~right_N]

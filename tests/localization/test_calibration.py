@@ -18,6 +18,7 @@ from localization.calibration import (
     calibration_path,
     fit,
     judged,
+    normalised_squared_errors,
     raw_probability,
     reliability,
     write_calibration,
@@ -88,6 +89,10 @@ def test_what_cells_err_in_common_is_learned_from_the_predicted_deviation(common
     assert held.within_two_sigma == pytest.approx(0.74, abs=0.1)
     if common == 2.0:
         assert held.auroc > 0.75
+        # Of six degrees of freedom the three of the position are off by what is in common.
+        assert np.mean(normalised_squared_errors(with_sigma(200, common))) > 100
+    assert np.mean(normalised_squared_errors(with_sigma(200, common), calibration)) == pytest.approx(1.0, abs=0.2)
+    assert len(normalised_squared_errors([Sample(0.0, UNKNOWN, False, np.zeros(3), np.zeros(3))])) == 0
 
 
 @pytest.mark.parametrize("common", [0.3, 2.0])
