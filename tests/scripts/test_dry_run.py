@@ -126,6 +126,22 @@ def test_quickstart_chains_the_published_steps(repository, tmp_path, arguments):
     assert not any("test_drone" in line for line in programs if "train_single" in line or "select" in line)
 
 
+def test_a_fast_quickstart_trains_by_the_preset_in_folders_of_its_own(repository):
+    result = run_script(repository, "setup/quickstart.sh", ["--dry-run"], {"PRESET": "fast"})
+    assert result.returncode == 0, result.stderr
+    trainings = [line.split() for line in result.stdout.splitlines() if "train_single_task.py" in line]
+    assert len(trainings) == 2
+    for words in trainings:
+        assert words[words.index("--preset") + 1] == "fast" and words[words.index("--output_dir") + 1].endswith(
+            "output-fast"
+        )
+    pretraining, finetuning = trainings
+    assert "--start_scale" not in pretraining and finetuning[finetuning.index("--start_scale") + 1] == "1"
+    assert "/weights-clean-fast/encoders-pretraining/" in finetuning[finetuning.index("--network_in") + 1]
+    result = run_script(repository, "setup/quickstart.sh", ["--dry-run"], {"PRESET": "slow"})
+    assert result.returncode == 2 and result.stderr == "error: unknown PRESET 'slow'; choose from: fast\n"
+
+
 @pytest.mark.parametrize(
     "environment, launcher",
     [
