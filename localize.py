@@ -13,6 +13,7 @@ def main() -> int:
     from exports.localized import OutputOptions, check_output, photo_of, write_outputs
     from localization.command import LocalizeOptions, localize, scene_of, with_recorded_map
     from localization.photos import find_sources
+    from records.command import FAILURES, exit_status
     from records.options import add_options, options_from
     from runs.messages import explained
 
@@ -21,7 +22,8 @@ def main() -> int:
     add_options(parser, LocalizeOptions)
     add_options(parser, OutputOptions)
     args = parser.parse_args()
-    try:
+
+    def work() -> None:
         options, wanted = options_from(LocalizeOptions, args), options_from(OutputOptions, args)
         options = with_recorded_map(options)
         check_output(wanted, bool(options.surface), find_sources(options.image), options.every)
@@ -36,13 +38,8 @@ def main() -> int:
             picture_of=lambda answer: photo_of(answer, options.image, given),
             title=f"{options.image.name}, {options.network_in.stem}",
         )
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"error: {explained(error, memory='try --device cpu', loader='')}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work, expected=FAILURES, explain=lambda error: explained(error, memory="try --device cpu", loader=""))
 
 
 if __name__ == "__main__":

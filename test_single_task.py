@@ -11,25 +11,26 @@ def main() -> int:
     configure_threads()  # before numpy and torch are imported
     from evaluation.options import parse_options
     from evaluation.run import evaluate
+    from records.command import FAILURES, exit_status
     from runs.device import choose_device
     from runs.messages import explained
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> None:
         options = parse_options(sys.argv[1:], __doc__)
         outcome = evaluate(options, choose_device(options.device))
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        memory = "try --device cpu or a smaller --image_height; finished sections are kept"
-        loader = "Try fewer --num_workers; finished sections are kept, and --resume skips them"
-        print(f"error: {explained(error, memory=memory, loader=loader)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the reports of finished sections are kept", file=sys.stderr)
-        return 130
-    if outcome.damaged:
-        print(f"error: not evaluated, cannot be read: {', '.join(map(str, outcome.damaged))}", file=sys.stderr)
-        return 2
-    return 0
+        if outcome.damaged:
+            raise ValueError(f"not evaluated, cannot be read: {', '.join(map(str, outcome.damaged))}")
+
+    memory = "try --device cpu or a smaller --image_height; finished sections are kept"
+    loader = "Try fewer --num_workers; finished sections are kept, and --resume skips them"
+    return exit_status(
+        work,
+        expected=FAILURES,
+        explain=lambda error: explained(error, memory=memory, loader=loader),
+        interrupted="interrupted; the reports of finished sections are kept",
+    )
 
 
 if __name__ == "__main__":

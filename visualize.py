@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from records.command import exit_status
 from threads import configure_threads
 
 ENDINGS = ("png", "svg")
@@ -76,12 +77,7 @@ def visualize(words: Sequence[str]) -> None:
 
 def main() -> int:
     configure_threads()  # before numpy and torch are imported
-    try:
-        visualize(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: visualize(sys.argv[1:]))
 
 
 if __name__ == "__main__":

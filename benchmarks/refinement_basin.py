@@ -1,7 +1,7 @@
 """From how far off a pose is refined by the map, and how near it comes.
 
     python benchmarks/refinement_basin.py datasets/demo --surface DSM --ortho ORTHO
-    python benchmarks/refinement_basin.py datasets/demo --surface DSM --ortho ORTHO --coarse_map
+    python benchmarks/refinement_basin.py datasets/demo --surface DSM --ortho ORTHO --refine sift --off 5 10 20 --coarse_map
 
 Photos of a section (by default those that no test uses) start from poses that are off by so many metres and degrees in random
 directions. --coarse_map makes a map as others have it: the surface in cells of 1 m, the orthophoto in pixels of 0.25 m, in
@@ -35,7 +35,8 @@ from dataloader.labels import read_calibration, read_pose
 from dataloader.section import stems_in
 from geometry.poses import pose_error
 from localization.geodata import Geodata
-from localization.refinement import refine
+from localization.matchers import matcher_of
+from localization.refinement import REFINEMENTS, refine
 from records.files import read_json
 
 _SURFACE_CELL_M, _ORTHO_PIXEL_M = 1.0, 0.25
@@ -107,10 +108,15 @@ def main() -> None:
     parser.add_argument("--ortho", type=Path, required=True)
     parser.add_argument("--sections", nargs="+", default=["train_drone_real", "val_drone_real"])
     parser.add_argument("--photos", type=int, default=10, help="so many, evenly taken")
+    parser.add_argument(
+        "--refine", choices=REFINEMENTS[1:], default="ncc", help="by patches alone, or with such a wide start"
+    )
     parser.add_argument("--height", type=int, default=240)
-    parser.add_argument("--off", type=float, nargs="+", default=[0.5, 1, 2, 4, 6, 8, 10], help="metres and degrees")
+    parser.add_argument("--off", type=float, nargs="+", default=[0.5, 1, 2, 4, 6, 8, 10, 20], help="metres and degrees")
     parser.add_argument("--coarse_map", action="store_true")
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    matcher = matcher_of(args.refine, torch.device("cpu"))
     images = [p for name in args.sections for p in stems_in(args.scene_dir / name / "rgb").values()]
     images = [images[i] for i in np.linspace(0, len(images) - 1, min(args.photos, len(images))).round().astype(int)]
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +130,7 @@ def main() -> None:
             photo_HW3 = decode_image(image)
             K_33 = read_calibration(image.parents[1] / "calibration" / f"{image.stem}.txt", *photo_HW3.shape[:2]).numpy()
             start_44 = moved(true_44.numpy(), off, off, rng)
-            refined = refine(photo_HW3, K_33, start_44, geodata, height=args.height)
+            refined = refine(photo_HW3, K_33, start_44, geodata, height=args.height, matcher=matcher)
             errors.append((*pose_error(torch.from_numpy(refined.world_from_cam_44), true_44), refined.accepted))
         error_m, error_deg, accepted = np.array(errors).T
         worst_m = error_m[accepted > 0].max(initial=0.0)

@@ -3,7 +3,9 @@
 from datagen.cameras import Camera, centred_intrinsics
 from datagen.render import Renderer, View
 from datagen.scene import GeoScene
-from datagen.sections import new_sections, split_stems, write_sample, write_scene_record, write_section
+from datagen.sections import write_sample, write_scene_record, write_section
+from datagen.splits import split_stems
+from datagen.staging import new_sections
 
 __all__ = [
     "Camera",

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from datagen import photo_command, section_command, survey_command
+from records.command import exit_status
 from threads import configure_threads
 
 
@@ -56,16 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # A terminated run cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        args.run(args)
-    except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.strerror and error.filename
-        print(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: args.run(args), interrupted="interrupted; nothing was left behind")
 
 
 if __name__ == "__main__":

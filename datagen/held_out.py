@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datagen import sections
+from datagen import splits
 from datagen.cameras import Camera, read_pose_file
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ def training_cameras(
     Raises:
         ValueError: the split holds all photos out, contradicts the record, or there are test photos but no record.
     """
-    record = sections.flight_split_record(scene_dir, scene)
+    record = splits.flight_split_record(scene_dir, scene)
     stems = [camera.stem for camera in flight]
-    recorded = sections.read_split_record(record) if record.is_file() else {}
+    recorded = splits.read_split_record(record) if record.is_file() else {}
     known = {stem for part in recorded.values() for stem in part}
     held_out = known - set(recorded.get("train", ()))
     if split:
-        parts = sections.read_split(split, stems, {camera.stem: camera.file for camera in flight})
+        parts = splits.read_split(split, stems, {camera.stem: camera.file for camera in flight})
         training = set(parts.get("train", ()))
         _refuse_contradiction(training & held_out, record)
     elif known & set(stems):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from datagen import photo_sources, photos, provenance, sampling, sections, spread
+from datagen import photo_sources, photos, provenance, sampling, sections, splits, spread
 from datagen.cameras import Camera
 from datagen.common_arguments import add_scene_arguments, open_scene
 from datagen.orthophoto import photos_in
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     flight = photo_sources.read_flight(args, folder)
     cameras = flight.cameras
     paths = photos.find_photos(folder, cameras)
-    record = sections.flight_split_record(scene_dir, args.scene)
+    record = splits.flight_split_record(scene_dir, args.scene)
     parts = _split(args, record, cameras)
     names = [f"{part}_drone_{domain}" for part in parts for domain in ("real", "sim")]
     made_with = provenance.settings_of(args) | ({} if flight.crs is None else {"pose_crs": flight.crs.to_wkt()})
@@ -84,10 +84,10 @@ def run(args: argparse.Namespace) -> None:
             sections.write_section_record(staged[name], made)
         geodata = geodata_record(scene_dir, args.surface, args.ortho, inputs, args.height_unit)
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)
-        sections.write_split_record(staged[record.name], parts)
+        splits.write_split_record(staged[record.name], parts)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(parts[name.split('_')[0]])})" for name in names))
     _warn_of_views_around_held_out(scene_dir, parts)
-    check_written([scene_dir / name for name in names])
+    check_written(scene_dir, names)
 
 
 def refuse_test_photos_in_orthophoto(ortho: Path | list[Path], parts: dict[str, list[str]]) -> None:
@@ -128,16 +128,16 @@ def _write_pair(source: spread.SceneSource, shorter_side: int, folder: Path, ite
 def _split(args: argparse.Namespace, record: Path, cameras: list[Camera]) -> dict[str, list[str]]:
     stems = [camera.stem for camera in cameras]
     if args.split:
-        parts = sections.read_split(args.split, stems, {camera.stem: camera.file for camera in cameras})
+        parts = splits.read_split(args.split, stems, {camera.stem: camera.file for camera in cameras})
         if record.is_file() and not args.overwrite and _recorded(record) != parts:
             raise ValueError(f"--split differs from the split record {record}; --overwrite replaces it")
     else:
-        parts = sections.obeyed_split(record, stems, sections.FLIGHT_SHARES, redraw=args.overwrite)
-    missing = [part for part in sections.SPLITS if part not in parts]
+        parts = splits.obeyed_split(record, stems, splits.FLIGHT_SHARES, redraw=args.overwrite)
+    missing = [part for part in splits.SPLITS if part not in parts]
     if missing:
         log.info("the split leaves %s empty: no such sections are made", " and ".join(missing))
     return parts
 
 
 def _recorded(record: Path) -> dict[str, list[str]]:
-    return {part: stems for part, stems in sections.read_split_record(record).items() if stems}
+    return {part: stems for part, stems in splits.read_split_record(record).items() if stems}

@@ -19,7 +19,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
-from datagen import sections
+from datagen import sections, staging
 from datagen.cameras import Camera, read_json
 from datagen.scene import GeoScene
 from records import fingerprint
@@ -248,7 +248,7 @@ def sections_to_make(
         FileExistsError: some exist and neither --overwrite nor --resume was given.
         ValueError: --resume, but one was made with other settings or from other inputs.
     """
-    sections.finish_interrupted(scene_dir)
+    staging.finish_interrupted(scene_dir)
     existing = [name for name in settings if (scene_dir / name).exists()]
     if not existing or args.overwrite:
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datagen import cameras as camera_files
-from datagen import held_out, pose_lists, provenance, random_walk, sampling, sections, spread
+from datagen import held_out, pose_lists, provenance, random_walk, sampling, sections, splits, spread
 from datagen.cameras import Camera
 from datagen.common_arguments import (
     add_scene_arguments,
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     views.add_argument(
         "--num_images", type=positive, help="number of views (default: the preset's nbImages, or 1000 around a flight)"
     )
-    views.add_argument("--seed", type=int, default=sections.SPLIT_SEED, help="of the sampling (%(default)s)")
+    views.add_argument("--seed", type=int, default=splits.SPLIT_SEED, help="of the sampling (%(default)s)")
     views.add_argument(
         "--min_valid",
         type=share,
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
     if args.height_offset and not (args.poses or args.flight):
         raise ValueError("--height_offset is for --poses and --flight")
     scene_dir = args.output_dir / (args.scene + (_FULLSIZE_SUFFIX if args.fullsize else ""))
-    names = [args.section] if args.section else [f"{part}_sim" for part in sections.LHS_SHARES]
+    names = [args.section] if args.section else [f"{part}_sim" for part in splits.LHS_SHARES]
     views = _read_views(args)
     settings = provenance.settings_of(args)
     if isinstance(views, Flight) and views.crs is not None:
@@ -175,9 +175,9 @@ def run(args: argparse.Namespace) -> None:
         sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)
         if not args.section:
             lhs = {name.removesuffix("_sim"): stems for name, stems in parts.items()}
-            sections.write_split_record(staged[record.name], lhs)
+            splits.write_split_record(staged[record.name], lhs)
     log.info("wrote %s", ", ".join(f"{scene_dir / name} ({len(stems)})" for name, stems in parts.items()))
-    check_written([scene_dir / name for name in parts])
+    check_written(scene_dir, list(parts))
 
 
 def _write_view(source: spread.SceneSource, backdrop_seed: int | None, folder: Path, item: tuple[Camera, str]) -> None:
@@ -278,7 +278,7 @@ def _walked(args: argparse.Namespace, renderer: Renderer, preset: sampling.Prese
 def _parts(args: argparse.Namespace, record: Path, stems: list[str]) -> dict[str, list[str]]:
     if args.section:
         return {args.section: stems}
-    parts = sections.obeyed_split(record, stems, sections.LHS_SHARES, redraw=args.overwrite)
-    if set(parts) != set(sections.LHS_SHARES):
-        raise ValueError(f"split record {record} has the parts {', '.join(parts)}, not {', '.join(sections.LHS_SHARES)}")
+    parts = splits.obeyed_split(record, stems, splits.LHS_SHARES, redraw=args.overwrite)
+    if set(parts) != set(splits.LHS_SHARES):
+        raise ValueError(f"split record {record} has the parts {', '.join(parts)}, not {', '.join(splits.LHS_SHARES)}")
     return {f"{part}_sim": names for part, names in parts.items()}

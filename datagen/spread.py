@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datagen import sections
+from datagen import sections, staging
 from datagen.large_scene import LargeRenderer, LargeScene
 from datagen.render import Renderer
 from datagen.scene import POINT_SPACING_M, GeoScene
@@ -127,8 +127,8 @@ def rendered_sections(
     made_from: Mapping[str, Any],
     description: str,
     postfix: Mapping[str, Any] | None = None,
-) -> Iterator[sections.Staged | None]:
-    """Writes all items into new sections; the block then adds their records (see `sections.new_sections`).
+) -> Iterator[staging.Staged | None]:
+    """Writes all items into new sections; the block then adds their records (see `staging.new_sections`).
 
     Args:
         items: in a fixed order. made_from: what tells these sections from others, for the shares to find each other.
@@ -137,7 +137,7 @@ def rendered_sections(
     """
     overwrite = args.overwrite or args.resume
     if args.shard is None:
-        with sections.new_sections(scene_dir, names, overwrite=overwrite) as staged:
+        with staging.new_sections(scene_dir, names, overwrite=overwrite) as staged:
             _run(args, staged.sections_dir, items, write, description, postfix)
             yield staged
         return
@@ -156,7 +156,7 @@ def rendered_sections(
             log.info("share %d of %d is done; still missing: %s", index, count, ", ".join(map(str, missing)))
             yield None
             return
-        with sections.new_sections(scene_dir, names, overwrite=overwrite) as staged:
+        with staging.new_sections(scene_dir, names, overwrite=overwrite) as staged:
             for number in range(1, count + 1):
                 _link_tree(shares / f"{_DONE}{number}", staged.sections_dir)
             yield staged

@@ -19,17 +19,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
-from datagen import (
-    dense_surface,
-    frames,
-    motion,
-    photo_command,
-    photo_metadata,
-    photos,
-    pose_lists,
-    section_command,
-    sections,
-)
+from datagen import dense_surface, frames, motion, photo_command, photo_metadata, photos, pose_lists, section_command, splits
 from datagen.cameras import Camera, read_colmap
 from datagen.common_arguments import add_output_arguments, focal_length, positive
 from datagen.dense_surface import SurveyPhoto
@@ -268,9 +258,9 @@ def _split(args: argparse.Namespace, scene_dir: Path, cameras: list[Camera]) -> 
     """The split that `photos` will obey: given, recorded, or drawn."""
     stems = [camera.stem for camera in cameras]
     if args.split:
-        return sections.read_split(args.split, stems, {camera.stem: camera.file for camera in cameras})
-    record = sections.flight_split_record(scene_dir, args.scene)
-    return sections.obeyed_split(record, stems, sections.FLIGHT_SHARES, redraw=args.overwrite)
+        return splits.read_split(args.split, stems, {camera.stem: camera.file for camera in cameras})
+    record = splits.flight_split_record(scene_dir, args.scene)
+    return splits.obeyed_split(record, stems, splits.FLIGHT_SHARES, redraw=args.overwrite)
 
 
 def _geodata(args, geodata_dir: Path, survey: _Survey, split: dict[str, list[str]], paths: dict[str, Path]) -> None:

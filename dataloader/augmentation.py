@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,6 +37,11 @@ class AugmentationOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def zoomed(self, factor: float) -> AugmentationOptions:
+        """The same with all zooms multiplied."""
+        low, high = self.scale_range
+        return replace(self, scale_range=(factor * low, factor * high))
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,18 @@ def read_label(path: Path, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     return _READERS[task.label_suffix](path, task)
 
 
+def _strides(task: Task) -> tuple[int, ...]:
+    """Those that labels of the task come in, the coarse one first."""
+    return (task.stride(fullsize=True),) if task.fullsize_only else STRIDES
+
+
 def label_stride(path: Path, map_Chw: torch.Tensor, height_px: int, width_px: int, task: Task) -> int:
     """Pixels per cell of a label, by its shape and its image's.
 
     Raises:
         ValueError: the shape fits no stride that labels of the task come in; names the file.
     """
-    strides = [task.stride(fullsize=True)] if task.fullsize_only else STRIDES
-    sizes = {stride: grid_size(height_px, width_px, stride) for stride in strides}
+    sizes = {stride: grid_size(height_px, width_px, stride) for stride in _strides(task)}
     found = tuple(map_Chw.shape[1:])
     for stride, size in sizes.items():
         if found == size:
@@ -105,7 +109,8 @@ def label_camera(
     """The image that a label was made for, given the size and intrinsics of its photo as stored.
 
     It is the photo itself unless that is larger than the labels' image and of the same shape (the benchmark may pair
-    larger photos with the labels of 720 x 480 px renders).
+    larger photos with the labels of 720 x 480 px renders, coarse or full-size). Where both strides fit, the cells see
+    the same rays with either.
 
     Raises:
         ValueError: the label's shape fits neither; names the file.
@@ -113,12 +118,13 @@ def label_camera(
     try:
         return LabelCamera(K_33, height_px, width_px, label_stride(path, map_Chw, height_px, width_px, task))
     except ValueError:
-        stride = task.stride(fullsize=task.fullsize_only)
-        height, width = (stride * cells for cells in map_Chw.shape[1:])
-        scale_x, scale_y = width / width_px, height / height_px
-        if max(scale_x, scale_y) >= 1 or abs(scale_x / scale_y - 1) > _SAME_SHAPE or height < _MIN_LABEL_IMAGE_PX:
-            raise
-        return LabelCamera(resize_intrinsics(K_33, scale_x, scale_y), height, width, stride)
+        for stride in _strides(task):
+            height, width = (stride * cells for cells in map_Chw.shape[1:])
+            scale_x, scale_y = width / width_px, height / height_px
+            smaller = max(scale_x, scale_y) < 1 and height >= _MIN_LABEL_IMAGE_PX
+            if smaller and abs(scale_x / scale_y - 1) <= _SAME_SHAPE:
+                return LabelCamera(resize_intrinsics(K_33, scale_x, scale_y), height, width, stride)
+        raise
 
 
 def stored_map(path: Path) -> torch.Tensor:

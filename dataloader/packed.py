@@ -24,7 +24,7 @@ VERSION = 1
 FOLDERS = ("rgb", "poses", "calibration", *(task.label_folder for task in TASKS.values()))
 # numpy pads the header of a .npy file of one dimension to this.
 HEADER_BYTES = 128
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class PackedSection:
         self.section_dir, path = Path(section_dir), Path(section_dir) / PACKED
         try:
             self._bytes = np.load(path, mmap_mode="r", allow_pickle=False)
-            length = int(self._bytes[-_LENGTH_BYTES:].copy().view(np.uint64)[0])
-            index = json.loads(self._bytes[-_LENGTH_BYTES - length : -_LENGTH_BYTES].tobytes())
+            length = int.from_bytes(self._bytes[-LENGTH_BYTES:].tobytes(), "little")
+            index = json.loads(self._bytes[-LENGTH_BYTES - length : -LENGTH_BYTES].tobytes())
             version, made_from, self._index = index["version"], index["made_from"], index["samples"]
         except (ValueError, OSError, EOFError, KeyError, TypeError, IndexError) as error:
             raise ValueError(

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataloader.packed import FOLDERS, HEADER_BYTES, PACKED, VERSION, read_stored
+from dataloader.packed import FOLDERS, HEADER_BYTES, LENGTH_BYTES, PACKED, VERSION, read_stored
 from dataloader.section import SectionDataset
 from records import fingerprint
+from records.command import exit_status
 from records.files import replacing
 from tasks import TASKS, Task
 from threads import configure_threads
@@ -47,7 +48,7 @@ def pack(section_dir: Path) -> Path:
             stem = of_tasks[0].image.stem
             index[stem] = {name: _append(stream, array) for name, array in _arrays(of_tasks, tasks)}
         text = json.dumps({"version": VERSION, "made_from": made_from, "samples": index}).encode()
-        stream.write(text + np.uint64(len(text)).tobytes())
+        stream.write(text + len(text).to_bytes(LENGTH_BYTES, "little"))
         size = stream.tell() - HEADER_BYTES
         stream.seek(0)
         np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
@@ -80,17 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dataloader.packing", description=__doc__.splitlines()[0])
     parser.add_argument("sections", type=Path, nargs="+", help="section folders")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         for section in args.sections:
             path = pack(section)
             print(f"wrote {path} ({path.stat().st_size / 1e9:.2f} GB)")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work, interrupted="interrupted; nothing was left behind")
 
 
 if __name__ == "__main__":

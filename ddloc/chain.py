@@ -45,6 +45,11 @@ class Normaliser:
         device = images_B3HW.device
         return (images_B3HW - self._mean_311.to(device)) / self._std_311.to(device)
 
+    def inverse(self, normalised_B3HW: torch.Tensor) -> torch.Tensor:
+        """The images in [0, 1] again."""
+        device = normalised_B3HW.device
+        return normalised_B3HW * self._std_311.to(device) + self._mean_311.to(device)
+
 
 @dataclass(frozen=True)
 class Translated:

@@ -15,6 +15,7 @@ from ddloc.options import Place, StageOptions
 from ddloc.translated import draw_photos, generate
 from evaluation.sections import section_dirs
 from records import options as declared
+from records.command import FAILURES, exit_status
 from records.options import option
 from runs.device import choose_device
 from runs.messages import explained
@@ -73,12 +74,13 @@ def _run(description: str | None, cls: type, work: Callable) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=description)
     declared.add_options(parser, cls)
+    args = parser.parse_args()
     try:
-        print(work(declared.options_from(cls, parser.parse_args())))
+        return exit_status(
+            lambda: print(work(declared.options_from(cls, args))),
+            expected=FAILURES,
+            explain=lambda error: explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE),
+        )
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
-        print(f"error: {explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE)}", file=sys.stderr)
-        return 2
-    return 0

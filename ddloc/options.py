@@ -43,7 +43,7 @@ STAGES: dict[str, StageNumbers] = {
     "joint": StageNumbers(4, 100, 1e-4, 0.6, 1.0, _GAN),
     "finetune": StageNumbers(16, 500, 1e-4, 0.4, 1.0, _ADAM),
 }
-AUGMENTED = ("C", "finetune")
+AUGMENTED = ("C", "joint", "finetune")
 
 
 def _width(name: str, value: int) -> None:
@@ -131,7 +131,7 @@ class StageOptions(Place, _StageName):
     save_steps: int = option(10, check=positive, help="epochs from one checkpoint, with its validation, to the next")
     isbuffer: bool = option(False, help="T, A: discriminators see fakes of earlier steps, too")
     rho: float = option(0.9, check=between(0.01, 0.99), help="A, joint: share of the pixels that masks are to keep")
-    data_augment: bool = option(False, help="C, finetune: augmented images")
+    data_augment: bool = option(False, help="C, joint, finetune: augmented images")
     augmentation: DDLocAugmentation = field(default_factory=DDLocAugmentation)
     loss: LossOptions = field(default_factory=LossOptions)
     precision: str = option("auto", choices=PRECISIONS, help="arithmetic; auto is bf16 where the device computes in it")
@@ -155,7 +155,7 @@ class StageOptions(Place, _StageName):
         if self.network_in is not None and (self.stage != "C" or self.regressor != "transposenet"):
             raise ValueError("--network_in starts stage C with --regressor transposenet only")
         if self.data_augment and self.stage not in AUGMENTED:
-            raise ValueError(f"--data_augment has an effect in stages {' and '.join(AUGMENTED)} only, not in {self.stage}")
+            raise ValueError(f"--data_augment has an effect in stages {', '.join(AUGMENTED)} only, not in {self.stage}")
         numbers, paired = self.numbers, self.paired_share
         if paired is None:
             paired = 1.0 if self.data_ispaired else numbers.paired_share

@@ -106,16 +106,17 @@ class Stage(ABC):
         """Context of the networks' passes."""
         return autocast_for(self.device, self.options.precision)
 
-    def images(self, raw: RawBatch) -> torch.Tensor:
-        """[B, 3, H, W] in [0, 1].
-
-        Raises:
-            ValueError: the images of a batch differ in size, and the padding would be translated with them.
-        """
+    @staticmethod
+    def check_even(raw: RawBatch) -> None:
+        """Raises ValueError: the images of a batch differ in size, and the padding would be translated with them."""
         if raw.padded:
             raise ValueError(
                 f"images of different sizes in a batch, {sorted(set(raw.sizes))} at {raw.stems[0]}: use --batch_size 1"
             )
+
+    def images(self, raw: RawBatch) -> torch.Tensor:
+        """[B, 3, H, W] in [0, 1]; see `check_even`."""
+        self.check_even(raw)
         views: Views = prepare_views(raw, unnormalised(self.record.preprocessing.image_height))
         return views.images_B3HW
 

@@ -47,15 +47,18 @@ class RegressorStage(Stage):
 
     def step(self, real: RawBatch, partner: RawBatch, moment: Moment) -> LossResult:
         results = []
-        # Domains are augmented apart, as their sizes may differ: another seed gives other draws.
-        for raw, seed in ((real, self.options.seed), (partner, self.options.seed + 1)):
-            batch = self._prepared(raw, seed, moment)
+        for batch in self._batches(real, partner, moment):
             with self.arithmetic():
                 coords = self.networks["C"](batch.images_B3HW)[0]
             results.append(initialisation_loss(coords, batch, self.options.loss))
         result = _sum(*results)
         self.update("C", result.total)
         return result
+
+    def _batches(self, real: RawBatch, partner: RawBatch, moment: Moment) -> list[Batch]:
+        """Photos and synthetic images as C takes them; augmented apart, as their sizes may differ: by draws of their own."""
+        seed = self.options.seed
+        return [self._prepared(real, seed, moment), self._prepared(partner, seed + 1, moment)]
 
     def _prepared(self, raw: RawBatch, seed: int, moment: Moment) -> Batch:
         options = self.options
@@ -106,8 +109,10 @@ class JointStage(RegressorStage):
 
     def step(self, real: RawBatch, partner: RawBatch, moment: Moment) -> LossResult:
         judged = moment.epochs_done < _JUDGED * self.options.total_epoch_num
-        photo, C, D = self.images(real), self.networks["C"], self.networks["D_synthetic"]
-        of_photo, of_render = (prepare_for_evaluation(raw, self.record.preprocessing, "coord") for raw in (real, partner))
+        self.check_even(real)
+        C, D = self.networks["C"], self.networks["D_synthetic"]
+        of_photo, of_render = self._batches(real, partner, moment)
+        photo = self.normalise.inverse(of_photo.images_B3HW).clamp(0, 1)  # jitter may leave the range
         frozen([D], True)
         with self.arithmetic():
             seen = self.translation(photo, lambda scores: noisy_mask(scores, self.noise(scores, moment), LAST_TEMPERATURE))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
+from localization.refinement import REFINE_HELP, REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from records.options import add_options, between, option, options_from, positive
 from runs.device import PRECISIONS
@@ -90,12 +90,7 @@ class EvaluationOptions:
     uncertainty: str | None = option(None, choices=UNCERTAINTIES, lower=True, help="the network's uncertainty")
     precision: str | None = option(None, choices=PRECISIONS, help="of the network's arithmetic; default: as in training")
 
-    refine: str | None = option(
-        None,
-        choices=REFINEMENTS,
-        group="refinement by the map (task coord)",
-        help="default: ncc with --surface, else off; ncc without --surface takes the geodata that the scene was made from",
-    )
+    refine: str | None = option(None, choices=REFINEMENTS, group="refinement by the map (task coord)", help=REFINE_HELP)
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
@@ -228,8 +223,8 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--error_bound is for --calibrate: evaluations obey the bound that was calibrated")
     if bool(options.surface) != bool(options.ortho):
         raise ValueError("--surface and --ortho go together")
-    if options.refine == "ncc" and options.task != "coord":
-        raise ValueError(f"--refine ncc refines poses; --task {options.task} has none")
+    if options.refine not in (None, "off") and options.task != "coord":
+        raise ValueError(f"--refine {options.refine} refines poses; --task {options.task} has none")
     if options.tiny and options.runs.size == "full":
         raise ValueError("--tiny and --size full contradict each other")
     return options

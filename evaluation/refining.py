@@ -16,6 +16,7 @@ from evaluation.coord import CoordResult
 from evaluation.refined import RefinedPose
 from geometry.poses import pose_error
 from localization.geodata import Geodata
+from localization.matchers import Matcher
 from localization.refinement import refine
 from records.files import read_json
 
@@ -36,7 +37,11 @@ def open_map(surface: Sequence[Path], ortho: Sequence[Path], scene_dir: Path) ->
 
 
 def refined_results(
-    results: Iterable[CoordResult], dataset: SectionDataset, geodata: Geodata, height: int
+    results: Iterable[CoordResult],
+    dataset: SectionDataset,
+    geodata: Geodata,
+    height: int,
+    matcher: Matcher | None = None,
 ) -> Iterator[CoordResult]:
     """Refines every result in the photo as stored; a pose that does not exist stays so."""
     files_of = dict(zip(dataset.stems, dataset.files, strict=True))
@@ -46,7 +51,13 @@ def refined_results(
         K_33 = read_calibration(files.calibration, *photo_HW3.shape[:2]).numpy()
         pose = result.pose
         refinement = refine(
-            photo_HW3, K_33, pose.world_from_cam_44, geodata, height=height, covariance_66=pose.covariance_66
+            photo_HW3,
+            K_33,
+            pose.world_from_cam_44,
+            geodata,
+            height=height,
+            covariance_66=pose.covariance_66,
+            matcher=matcher,
         )
         errors = result.translation_m, result.rotation_deg
         if refinement.accepted:

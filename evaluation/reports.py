@@ -52,9 +52,8 @@ class Subject:
     @property
     def section_fingerprint(self) -> str:
         """Of the section's content; of all contents for a group."""
-        if len(self.sections) == 1:
-            return self.sections[0].fingerprint
-        return fingerprint.of_value({section.name: section.fingerprint for section in self.sections})
+        contents = {section.name: section.fingerprint for section in self.sections}
+        return next(iter(contents.values())) if len(contents) == 1 else fingerprint.of_value(contents)
 
 
 def weights_fingerprint(weights: Path) -> str:

@@ -36,6 +36,7 @@ from evaluation.task_table import EVALUATIONS
 from evaluation.trust import TrustFigures, learn_calibration, write_metrics
 from localization.calibration import write_calibration
 from localization.forward import precision_for
+from localization.matchers import matcher_of
 from networks import load_network
 from networks.architecture import Architecture
 from records.files import check_writable
@@ -154,6 +155,7 @@ class _Evaluation:
         self.options, self.device = options, device
         self.pictures_whole = options.overview is not None or options.report is not None
         # Opened first: geodata of another place are refused before the work, not after it.
+        self.matcher = matcher_of(options.refine, device) if options.refines else None
         self.map = None
         if options.surface or options.refines:
             self.map = open_map(options.surface, options.ortho, options.scene_dir)
@@ -211,7 +213,11 @@ class _Evaluation:
         if self.map is not None and options.refines:
             if record is not None:
                 self.map.check_place(record.statistics.mean_coord)
-            settings["refinement"] = {"height": options.refine_height, "geodata": self.map.contents}
+            settings["refinement"] = {
+                "by": options.refine or "ncc",
+                "height": options.refine_height,
+                "geodata": self.map.contents,
+            }
         return settings
 
     def _preprocessing(self, weights: Weights, grayscale: bool) -> Preprocessing:
@@ -248,7 +254,7 @@ class _Evaluation:
         solves_poses = EVALUATIONS[task].measure is None
         results = coord_results(stream, options.solver) if solves_poses else dense_results(stream, task)
         if self.map is not None and options.refines:
-            results = refined_results(results, dataset, self.map, options.refine_height)
+            results = refined_results(results, dataset, self.map, options.refine_height, self.matcher)
         gathered = [Gathered.of(candidate.weights, candidate.section.name, dataset, options) for candidate in candidates]
         for result in results:
             gathered[result.network].add(result, keep=self.pictures_whole)

@@ -16,7 +16,15 @@ from evaluation.coord import CoordResult
 from evaluation.refined import RefinedPose
 from evaluation.reports import Subject, section_file
 from geometry.attitude import yaw_pitch_roll_from_enu_camera
-from localization.calibration import Calibration, Judgement, Reliability, Sample, fit, reliability
+from localization.calibration import (
+    Calibration,
+    Judgement,
+    Reliability,
+    Sample,
+    fit,
+    normalised_squared_errors,
+    reliability,
+)
 from records.files import plain, write_json
 from tasks import CLASS_NAMES, LAS_CODE_TO_CLASS
 
@@ -51,6 +59,7 @@ class ImageRecord:
         surface: class that most of the image shows; None without a semantics label.
         judgement: by the weights' calibration, where there is one.
         stage: coarse (the network's) or refined (by the map).
+        map_m: what the covariance of a refined pose holds of the map's own error.
     """
 
     section: str
@@ -73,6 +82,7 @@ class ImageRecord:
     surface: str | None
     judgement: Judgement | None
     stage: str = "coarse"
+    map_m: float = 0.0
 
     @classmethod
     def of(cls, result: CoordResult, calibration: Calibration | None, semantics: Path | None = None) -> ImageRecord:
@@ -105,11 +115,14 @@ class ImageRecord:
         if not of.accepted:
             return self
         covariance_66 = np.full((6, 6), np.inf) if of.covariance_66 is None else of.covariance_66
-        judgement = None if calibration is None else calibration.judge(of.confidence, covariance_66, True, self.sigma_m)
+        judgement = (
+            None if calibration is None else calibration.judge(of.confidence, covariance_66, True, self.sigma_m, of.map_m)
+        )
         return replace(
             self, success=True, world_from_cam_44=of.world_from_cam_44, position_error_m=pose.translation_m,
             rotation_error_deg=pose.rotation_deg, inliers=None, inlier_share=of.inlier_share, score=of.score,
             confidence=of.confidence, covariance_66=covariance_66, seconds=of.seconds, judgement=judgement, stage="refined",
+            map_m=of.map_m,
         )  # fmt: skip
 
     @property
@@ -120,7 +133,7 @@ class ImageRecord:
         turn_33 = self.world_from_cam_true_44[:3, :3].T @ self.world_from_cam_44[:3, :3]
         error_3 = self.world_from_cam_44[:3, 3] - self.world_from_cam_true_44[:3, 3]
         rotation_3 = Rotation.from_matrix(turn_33).as_rotvec()
-        return Sample(self.confidence, self.covariance_66, self.success, error_3, rotation_3, self.sigma_m)
+        return Sample(self.confidence, self.covariance_66, self.success, error_3, rotation_3, self.sigma_m, self.map_m)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form: what is not known, or infinite, is null."""
@@ -252,6 +265,16 @@ class TrustFigures:
         samples = self.samples
         return reliability(samples, self.calibration) if self.calibration is not None and samples else None
 
+    @property
+    def consistency(self) -> dict[str, dict[str, float]]:
+        """Mean and median of `normalised_squared_errors`, of the covariances as given and as calibrated."""
+        found = {}
+        for name, calibration in (("as_given", None), ("calibrated", self.calibration)):
+            errors_N = normalised_squared_errors(self.samples, calibration)
+            if errors_N.size and (name == "as_given" or calibration is not None):
+                found[name] = {"mean": float(errors_N.mean()), "median": float(np.median(errors_N))}
+        return found
+
     def judge_by(self, calibration: Calibration) -> None:
         """Judges what was gathered by a calibration."""
         self.calibration = calibration
@@ -276,6 +299,7 @@ class TrustFigures:
                 "groups": groups(records),
                 "calibration": self.calibration,
                 "reliability": self.reliability,
+                "normalised_squared_error": self.consistency,
                 "images": [record.to_json() for record in records],
             }
         )

@@ -12,6 +12,7 @@ from exports.mavlink import write_mavlink
 from exports.ros import write_ros_bag
 from exports.tables import read_answers
 from exports.writing import georeference_of
+from records.command import exit_status
 from records.options import add_options, option, options_from
 
 
@@ -44,12 +45,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m exports", description=__doc__)
     add_options(parser, ConversionOptions)
-    try:
-        convert(options_from(ConversionOptions, parser.parse_args()))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = parser.parse_args()
+    return exit_status(lambda: convert(options_from(ConversionOptions, args)))
 
 
 if __name__ == "__main__":

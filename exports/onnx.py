@@ -21,6 +21,7 @@ from torch import nn
 
 from geometry.grid import FULL_SIZE_STRIDE, STRIDE
 from networks import load_network
+from records.command import exit_status
 from records.files import check_writable, plain, replacing
 from records.options import add_options, option, options_from
 from runs.preprocessing import preprocessing_for
@@ -151,14 +152,14 @@ def main() -> int:
         logging.getLogger(tracer).setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(prog="python -m exports.onnx", description=__doc__.splitlines()[0])
     add_options(parser, ExportOptions)
-    try:
-        options = options_from(ExportOptions, parser.parse_args())
+    args = parser.parse_args()
+
+    def work() -> None:
+        options = options_from(ExportOptions, args)
         off = export_network(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    log.info("%s: differs from PyTorch by %.1e of the largest value", options.out, off)
-    return 0
+        log.info("%s: differs from PyTorch by %.1e of the largest value", options.out, off)
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

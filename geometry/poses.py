@@ -42,8 +42,14 @@ def check_pose(T_44: torch.Tensor, name: str, *, tolerance: float = 1e-3) -> Non
     R_33 = T_44[:3, :3].double()
     orthogonality = (R_33 @ R_33.T - torch.eye(3, dtype=torch.float64)).abs().max().item()
     bottom = (T_44[3].double() - torch.tensor([0.0, 0, 0, 1], dtype=torch.float64)).abs().max().item()
-    if orthogonality > tolerance or bottom > tolerance or torch.linalg.det(R_33) < 0:
-        raise ValueError(f"{name}: not a camera-to-world rigid transform (rotation off by {orthogonality:.2g})")
+    wrong = {
+        f"rotation off by {orthogonality:.2g}": orthogonality > tolerance,
+        "its last row is not 0 0 0 1": bottom > tolerance,
+        "its rotation mirrors: determinant -1": torch.linalg.det(R_33) < 0,
+    }
+    for text, is_so in wrong.items():
+        if is_so:
+            raise ValueError(f"{name}: not a camera-to-world rigid transform ({text})")
 
 
 def pose_error(est_44: torch.Tensor, gt_44: torch.Tensor) -> tuple[float, float]:

@@ -29,6 +29,7 @@ class Answer:
         coarse: the answer before refinement, where there was one.
         seconds: spent on it.
         time_s: when it was taken, seconds since the epoch or the video's start; None where nothing says.
+        map_m: of a refined pose: what its covariance holds of the map's own error, standard deviation per axis, metres.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Answer:
     seconds: float
     coarse: Answer | None = None
     time_s: float | None = None
+    map_m: float = 0.0
 
     @property
     def success(self) -> bool:

@@ -1,11 +1,12 @@
 """How far an answer can be believed, learned from a validation section: P(error below a bound), covariance, verdict.
 
 The solver says how sure it is that a pose is no chance, and a covariance from how the cells disagree. What all cells of an
-image err in common it cannot see; how large that may be, the network's predicted deviation tells. Together they predict how
-likely the camera is within any distance of the estimate, and a validation section with known poses says how much of that is
-true; nothing is called ok that is far beyond what validation has seen. Validation sections of real photos are small (2 for
-Brighton Beach, 10 in the demo), so that little is learned from few samples: every fitted number is pulled towards what is
-assumed without any, with the weight of a handful of photos.
+image err in common it cannot see; how large that may be, the network's predicted deviation tells, and of refined poses the
+map's pixels (a map that is off takes along all that is found in it). Together they predict how likely the camera is within
+any distance of the estimate, and a validation section with known poses says how much of that is true; nothing is called ok
+that is far beyond what validation has seen. Validation sections of real photos are small (2 for Brighton Beach, 10 in the
+demo), so that little is learned from few samples: every fitted number is pulled towards what is assumed without any, with
+the weight of a handful of photos.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from records.options import from_record
 
 # What poses a calibration is of: the network's, or those that the map accepted.
 STAGES = ("coarse", "refined")
-FORMAT, VERSION = "crossloc calibration", 1
+FORMAT, VERSION = "crossloc calibration", 2
 # Photos that the belief in the solver's own covariance of the rotation weighs as much as.
 _PRIOR_PHOTOS = 4.0
 # Before any photo is seen, in logarithms: the scale of the solver's deviations is 1, what cells err in common is as large as
@@ -59,6 +60,7 @@ class Sample:
         position_error_3: estimate minus truth, metres. rotation_error_3: rotation vector from truth to estimate in the
             camera's axes, radians. Both mean nothing without success.
         sigma_m: median predicted deviation of the scene coordinates; None of a network without uncertainty.
+        map_m: what the covariance of a refined pose holds of the map's own error, standard deviation per axis.
     """
 
     confidence: float
@@ -67,6 +69,7 @@ class Sample:
     position_error_3: np.ndarray
     rotation_error_3: np.ndarray
     sigma_m: float | None = None
+    map_m: float = 0.0
 
     @property
     def error_m(self) -> float:
@@ -98,7 +101,8 @@ class Calibration:
         bounds_m: for which probabilities are calibrated, ascending; `bound_m` is among them.
         slopes, offsets: of the logistic map of each bound.
         position_scale, rotation_scale: of the solver's standard deviations.
-        common: what all cells err in common, per axis, in units of the network's predicted deviation.
+        common: what all cells err in common, per axis, in units of the network's predicted deviation; of refined poses: of
+            the error that their map is assumed to have.
         ok_above, failed_below: probabilities between which the verdict is doubtful.
         most_sigma_m: a network that is less sure than this is doubtful at best: validation has nothing to say of such
             photos. None where the network has no uncertainty.
@@ -120,9 +124,11 @@ class Calibration:
     wrong: int
     source: Mapping[str, Any]
 
-    def judge(self, confidence: float, covariance_66: np.ndarray, success: bool, sigma_m: float | None = None) -> Judgement:
-        """Judges what solver and network say of a photo."""
-        covariance_66 = self.believed(covariance_66, sigma_m)
+    def judge(
+        self, confidence: float, covariance_66: np.ndarray, success: bool, sigma_m: float | None = None, map_m: float = 0.0
+    ) -> Judgement:
+        """Judges what solver and network say of a photo; see `Sample`."""
+        covariance_66 = self.believed(covariance_66, sigma_m, map_m)
         raw_B = [raw_probability(confidence, covariance_66, success, bound_m) for bound_m in self.bounds_m]
         # A larger bound is never less likely, though each has a map of its own.
         calibrated_B = np.maximum.accumulate(expit(self.offsets + np.asarray(self.slopes) * _logit(np.array(raw_B))))
@@ -138,12 +144,13 @@ class Calibration:
 
     def judge_sample(self, sample: Sample) -> Judgement:
         """Judges what is said of a photo with a known pose."""
-        return self.judge(sample.confidence, sample.covariance_66, sample.success, sample.sigma_m)
+        return self.judge(sample.confidence, sample.covariance_66, sample.success, sample.sigma_m, sample.map_m)
 
-    def believed(self, covariance_66: np.ndarray, sigma_m: float | None) -> np.ndarray:
+    def believed(self, covariance_66: np.ndarray, sigma_m: float | None, map_m: float = 0.0) -> np.ndarray:
         """The covariance as validation says that it is."""
-        scale_6 = np.repeat([self.rotation_scale, self.position_scale], 3)
-        return covariance_66 * np.outer(scale_6, scale_6) + np.diag([0.0] * 3 + [(self.common * (sigma_m or 0.0)) ** 2] * 3)
+        scale_6, position_66 = np.repeat([self.rotation_scale, self.position_scale], 3), np.diag([0.0] * 3 + [1.0] * 3)
+        own_66 = covariance_66 - map_m**2 * position_66
+        return own_66 * np.outer(scale_6, scale_6) + (self.common * _in_common_m(sigma_m, map_m)) ** 2 * position_66
 
     def __str__(self) -> str:
         limit = "" if self.most_sigma_m is None else f" and a predicted deviation up to {self.most_sigma_m:.2g} m"
@@ -151,7 +158,7 @@ class Calibration:
         return (
             f"calibrated on {self.photos} photos, {self.wrong} of them off by more than {self.bound_m:g} m: standard "
             f"deviations times {self.position_scale:.2f} (position) and {self.rotation_scale:.2f} (rotation), and "
-            f"{self.common:.2f} of the network's in common; ok from "
+            f"{self.common:.2f} of the network's (of refined poses: the map's) in common; ok from "
             f"P(error < {self.bound_m:g} m) = {self.ok_above:.2f}{limit}, failed below {self.failed_below:.2f}{few}"
         )
 
@@ -163,7 +170,7 @@ def judged(answer: Answer, calibration: Calibration) -> Answer:
     """
     if answer.confidence is None:
         return answer
-    judgement = calibration.judge(answer.confidence, answer.covariance_66, answer.success, answer.sigma)
+    judgement = calibration.judge(answer.confidence, answer.covariance_66, answer.success, answer.sigma, answer.map_m)
     return replace(
         answer, confidence=judgement.probability, covariance_66=judgement.covariance_66, verdict=judgement.verdict
     )
@@ -201,7 +208,8 @@ def fit(samples: Sequence[Sample], bounds_m: Sequence[float], bound_m: float, so
     maps = []
     for bound in bounds:
         raw_N = [
-            raw_probability(s.confidence, unmapped.believed(s.covariance_66, s.sigma_m), s.success, bound) for s in samples
+            raw_probability(s.confidence, unmapped.believed(s.covariance_66, s.sigma_m, s.map_m), s.success, bound)
+            for s in samples
         ]
         maps.append(_logistic(np.array(raw_N), np.array([s.error_m < bound for s in samples])))
     mapped = replace(unmapped, slopes=tuple(m[0] for m in maps), offsets=tuple(m[1] for m in maps))
@@ -222,6 +230,11 @@ def _ok_above(p_N: np.ndarray, right_N: np.ndarray) -> float:
 
 def _is_known(sample: Sample) -> bool:
     return sample.success and bool(np.isfinite(sample.covariance_66).all())
+
+
+def _in_common_m(sigma_m: float | None, map_m: float) -> float:
+    """What errors in common are measured by: a refined pose errs with its map, not with the network that it came from."""
+    return map_m or sigma_m or 0.0
 
 
 def _squared_lengths(covariance_33: np.ndarray) -> np.ndarray:
@@ -252,8 +265,8 @@ def _position_scales(samples: Sequence[Sample]) -> tuple[float, float]:
     if not samples:
         return 1.0, 1.0
     error_N3 = np.array([sample.position_error_3 for sample in samples])
-    C_N33 = np.array([sample.covariance_66[3:, 3:] for sample in samples])
-    sigma_N = np.array([sample.sigma_m or 0.0 for sample in samples])
+    C_N33 = np.array([sample.covariance_66[3:, 3:] - sample.map_m**2 * np.eye(3) for sample in samples])
+    sigma_N = np.array([_in_common_m(sample.sigma_m, sample.map_m) for sample in samples])
     wrong_density = _WRONG_SHARE / (4 / 3 * np.pi * _WRONG_REACH_M**3)
 
     def cost(logarithms: np.ndarray) -> float:
@@ -330,7 +343,7 @@ def calibration_of(weights: Path, stage: str = "coarse") -> Calibration | None:
 def _read(path: Path) -> dict[str, Any]:
     record = read_json(path, "calibration")
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise ValueError(f"{path} is not a calibration of version {VERSION}")
+        raise ValueError(f"{path} is not a calibration of version {VERSION}: calibrate again, or delete it")
     if not isinstance(record.get("stages"), dict) or "weights_fingerprint" not in record:
         raise ValueError(f"calibration {path} is damaged")
     return record
@@ -386,6 +399,24 @@ def reliability(samples: Sequence[Sample], calibration: Calibration) -> Reliabil
     within = [float((distances < sigmas**2).mean()) if distances.size else None for sigmas in (1, 2)]
     brier = float(np.mean((p_N - right_N) ** 2))
     return Reliability(len(samples), int(right_N.sum()), auroc(p_N, right_N), brier, bins, verdicts, *within)
+
+
+def normalised_squared_errors(samples: Sequence[Sample], calibration: Calibration | None = None) -> np.ndarray:
+    """Squared errors of known poses over their covariances, per degree of freedom: position and rotation together.
+
+    Where the covariances are right they are 1 in the mean and 0.89 in the median.
+
+    Args:
+        calibration: whose covariances are meant; None: those that the samples come with.
+    """
+    found = []
+    for sample in filter(_is_known, samples):
+        believed_66 = sample.covariance_66
+        if calibration is not None:
+            believed_66 = calibration.judge_sample(sample).covariance_66
+        error_6 = np.concatenate((sample.rotation_error_3, sample.position_error_3))
+        found.append(float(error_6 @ np.linalg.solve(believed_66, error_6)) / 6)
+    return np.array(found)
 
 
 def auroc(score_N: np.ndarray, right_N: np.ndarray) -> float | None:

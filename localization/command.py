@@ -22,7 +22,7 @@ from localization.localizer import Localizer
 from localization.photos import Photo, Source, find_sources, frame_count, photos_of
 from localization.priors import PhotoFacts, PriorOptions, priors_of, read_facts
 from localization.recorded_map import recorded_map
-from localization.refinement import REFINEMENTS, WORKING_HEIGHTS
+from localization.refinement import REFINE_HELP, REFINEMENTS, WORKING_HEIGHTS
 from localization.solving import SolverOptions
 from localization.writing import write_answers
 from records.files import check_writable
@@ -55,7 +55,7 @@ class LocalizeOptions:
     )
     ortho: tuple[Path, ...] = option((), metavar="ORTHO", help="orthophoto, with --surface")
     height_unit: str | None = option(None, choices=UNITS, help="of the surface model's heights, whatever its file says")
-    refine: str | None = option(None, choices=REFINEMENTS, help="default: ncc with geodata, named or recorded; else off")
+    refine: str | None = option(None, choices=REFINEMENTS, help=REFINE_HELP)
     refine_height: int = option(
         WORKING_HEIGHTS[0], check=between(64, 4096), help="shorter side at which photo and map are compared, px"
     )
@@ -130,6 +130,7 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
         height_unit=options.height_unit,
         recorded=False,
         solver=options.solver,
+        refine=options.refine if refines and options.refine else "ncc",
         refine_height=options.refine_height,
         device=options.device,
         precision=options.precision,

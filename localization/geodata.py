@@ -66,6 +66,15 @@ class Geodata:
         """Colour, and world coordinates of every pixel; see `Renderer.render`. Depth edges are not smoothed."""
         return self._renderer.render(world_from_cam_44, K_33, width, height, smooth_edges=False)
 
+    @property
+    def error_m(self) -> float:
+        """How far off the map is taken to have things, standard deviation per axis, metres, where nothing says more.
+
+        A map says no better where things are than its orthophoto's pixels do.
+        """
+        grid = self.scene.ortho_grid
+        return max(grid.step_x, abs(grid.step_y)) / np.sqrt(12)
+
     def check_place(self, centre_3: Sequence[float]) -> None:
         """Raises ValueError unless a point, such as the middle of what a network knows, lies on the surface model."""
         left, bottom, right, top = self.scene.grid.bounds

@@ -30,6 +30,7 @@ from localization.forward import BATCH_SIZE, Forward, precision_for
 from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics, intrinsics_from
 from localization.judge import verdict_of, verdict_of_refined
+from localization.matchers import Matcher, matcher_of
 from localization.photos import Photo, read_photo, turn_by
 from localization.recorded_map import recorded_map
 from localization.refinement import WORKING_HEIGHTS, Refinement, refine
@@ -100,16 +101,17 @@ class Localizer:
         solver: SolverOptions | None = None,
         geodata: Geodata | None = None,
         refine_height: int = WORKING_HEIGHTS[0],
+        matcher: Matcher | None = None,
     ):
         """
         Args:
             solver: default: SolverOptions().
-            refine_height: see `localization.refinement.refine`.
+            refine_height, matcher: see `localization.refinement.refine`.
         Raises:
             ValueError: geodata of another place than the network's.
         """
         self._model, self._solver, self._refine_height = model, solver or SolverOptions(), refine_height
-        self.geodata = geodata
+        self.geodata, self._matcher = geodata, matcher
         for stage, calibration in model.calibrations.items():
             if stage == "coarse" or geodata is not None:
                 logger.info("verdicts on %s poses: %s", stage, calibration)
@@ -124,6 +126,7 @@ class Localizer:
         surface: Path | str | Sequence[Path | str] | None = None,
         ortho: Path | str | Sequence[Path | str] | None = None,
         solver: SolverOptions | None = None,
+        refine: str = "ncc",
         refine_height: int = WORKING_HEIGHTS[0],
         device: str = "auto",
         precision: str | None = None,
@@ -135,6 +138,7 @@ class Localizer:
 
         Args:
             surface, ortho: geodata to refine poses by: GeoTIFFs or folders of tiles; both or none.
+            refine: how, where there are geodata: one of `localization.refinement.REFINEMENTS`, not off.
             scene_dir: folder of the scene, for weights without a record; its name may be that of a published scene.
             height_unit: of the surface model, see `GeoScene.open`.
             recorded: without geodata, refine by those that are recorded with the weights, if they are there, unchanged.
@@ -144,13 +148,15 @@ class Localizer:
         if (surface is None) != (ortho is None):
             raise ValueError("refining by the map needs both, the surface model and the orthophoto")
         scene_dir = None if scene_dir is None else Path(scene_dir)
-        model = Model.load(Path(weights), choose_device(device), precision, scene_dir)
+        chosen = choose_device(device)
+        model = Model.load(Path(weights), chosen, precision, scene_dir)
         if recorded and surface is None and (found := recorded_map(model.record, scene_dir)) is not None:
             surface, ortho, height_unit = found.surface, found.ortho, height_unit or found.height_unit
-        geodata = None
+        geodata, matcher = None, None
         if surface is not None and ortho is not None:
+            matcher = matcher_of(refine, chosen)
             geodata = Geodata.open(surface, ortho, None if model.record is None else model.record.frame, height_unit)
-        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height)
+        return cls(model, solver=solver, geodata=geodata, refine_height=refine_height, matcher=matcher)
 
     @property
     def record(self) -> RunRecord | None:
@@ -267,6 +273,7 @@ class Localizer:
             self.geodata,
             height=self._refine_height,
             covariance_66=coarse.covariance_66,
+            matcher=self._matcher,
         )
         if not refinement.accepted:
             logger.debug("%s: not refined, %s", photo.name, refinement.reason)
@@ -308,4 +315,5 @@ def refined_answer(coarse: Answer, refinement: Refinement) -> Answer:
         stage="refined",
         seconds=seconds,
         coarse=coarse,
+        map_m=refinement.map_m,
     )

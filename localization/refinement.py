@@ -14,16 +14,20 @@ import cv2
 import numpy as np
 
 import dsacstar
-from datagen.render import View, depth_edges
-from dataloader.images import resize_image, resized_shape
 from localization.geodata import Geodata
+from localization.matchers import Matcher
 from localization.patches import PatchGrid, Peaks, edge_directions, find_peaks, similarities, values_at
+from localization.wide_start import pose_from_pairs
+from localization.working import REFERENCE_HEIGHT, WorkingPhoto
 
-REFINEMENTS = ("off", "ncc")
+REFINEMENTS = ("off", "ncc", "sift", "aliked")
+REFINE_HELP = (
+    "ncc: by patches; sift, aliked: by patches, with a start from keypoints where they find nothing (aliked: an optional "
+    "package); default: ncc with --surface (localize.py: or geodata recorded with the weights), else off; asked for without "
+    "--surface, it takes the geodata that the data set was made from"
+)
 WORKING_HEIGHTS = (240, 480)
-# Sizes are given for images of this height, and grow with the image.
-_REFERENCE_HEIGHT = 240
-# Cells of this size, patches of twice this half, px.
+# Cells of this size, patches of twice this half, px at the reference height.
 _STRIDE_PX, _HALF_PX = 12, 15
 # How far patches are searched, in units of the image height, and what the solver takes as agreeing, px; round by round. The
 # last round is repeated until the pose stands still.
@@ -39,8 +43,6 @@ _LEAST_SEEN = 0.7
 _LEAST_SIMILARITY = 0.3
 # A peak whose rival comes this near is believed to be this many times less certain.
 _RIVAL_MARGIN, _RIVAL_FACTOR = 0.05, 3.0
-# Pixels around a bend of the depth at which a point on the map is not certain.
-_EDGE_MARGIN_PX = 1
 _FEWEST_PATCHES, _FEWEST_BLOCKS = 12, 4
 # Every fourth block of 3 x 3 patches is held out: neighbours overlap, blocks hardly do.
 _BLOCK, _HELD_OUT_EVERY = 3, 4
@@ -64,13 +66,14 @@ class Refinement:
     Attributes:
         accepted: whether the refined pose passed the test; reason: why not, else empty.
         world_from_cam_44: the refined pose, or the coarse one where it was refused.
-        covariance_66: as of `dsacstar.Result`, of the refined pose; None where it was refused.
+        covariance_66: as of `dsacstar.Result`, of the refined pose, with the map's own error; None where it was refused.
         confidence: the solver's; inlier_share: of the patches that could be matched. 0 where it came to no pose.
         score: mean similarity of the patches held out, at the pose that is kept.
         gain: what they gained in similarity from the coarse to the refined pose; nearer_px: by how much nearer it is to
             their own best places; agreement: share of them whose own best place agrees with the refined pose; NaN where it
             came to no test.
         rounds: renders that it took. seconds: time.
+        map_m: the map's error in the covariance, standard deviation per axis, metres: it shows in no residual.
     """
 
     accepted: bool
@@ -85,6 +88,7 @@ class Refinement:
     agreement: float
     rounds: int
     seconds: float
+    map_m: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,9 @@ def refine(
     world_from_cam_44: np.ndarray,
     geodata: Geodata,
     *,
-    height: int = _REFERENCE_HEIGHT,
+    height: int = REFERENCE_HEIGHT,
     covariance_66: np.ndarray | None = None,
+    matcher: Matcher | None = None,
     seed: int = 0,
 ) -> Refinement:
     """Refines a pose by matching a pinhole photo with renders of the map.
@@ -123,32 +128,35 @@ def refine(
         world_from_cam_44: coarse pose, float64, in the geodata's frame.
         height: shorter side at which photo and render are compared, px; smaller photos are compared as they are.
         covariance_66: of the coarse pose; its position keeps the refined one from leaving without evidence.
+        matcher: finds a new start where patches find nothing at the coarse pose, before a wider search by patches does.
         seed: of the solver.
     """
     started = time.perf_counter()
     coarse_44, K_33 = np.asarray(world_from_cam_44, np.float64), np.asarray(K_33, np.float64)
-    matcher = _Matcher(image_HW3, K_33, geodata, height)
-    attempt = _Attempt(matcher, coarse_44, _position_prior(coarse_44, covariance_66), seed)
+    photo = WorkingPhoto.of(image_HW3, K_33, height)
+    patches = _PatchMatcher(photo, geodata)
+    attempt = _Attempt(patches, coarse_44, _position_prior(coarse_44, covariance_66), seed)
     outcome, renders = attempt.start_from(coarse_44), 0
+    if outcome.lost and matcher is not None:
+        outcome, renders = attempt.again(outcome, attempt.start_by(matcher)), 1
     if outcome.lost:
-        wide = _Matcher(image_HW3, K_33, geodata, max(_LEAST_HEIGHT, round(_WIDE_SHARE * matcher.shorter_side)))
-        start_44 = attempt.wide_start(wide)
-        again = outcome if start_44 is None else attempt.start_from(start_44)
-        outcome, renders = (again if again.accepted else outcome), wide.renders
+        small = WorkingPhoto.of(image_HW3, K_33, max(_LEAST_HEIGHT, round(_WIDE_SHARE * photo.shorter_side)))
+        outcome, renders = attempt.again(outcome, attempt.wide_start(_PatchMatcher(small, geodata))), renders + 1
     verdict, result, accepted = outcome.verdict, outcome.result, outcome.accepted
     return Refinement(
         accepted,
         outcome.reason,
         result.pose if accepted else world_from_cam_44,
-        _VARIANCE_FACTOR * result.covariance if accepted else None,
+        _with_map(_VARIANCE_FACTOR * result.covariance, geodata.error_m) if accepted else None,
         0.0 if result is None else result.confidence,
         0.0 if result is None else result.inliers / outcome.patches,
         verdict.refined if accepted else verdict.coarse,
         verdict.refined - verdict.coarse,
         verdict.nearer_px,
         verdict.agreement,
-        matcher.renders + renders,
+        patches.renders + renders,
         time.perf_counter() - started,
+        geodata.error_m,
     )
 
 
@@ -184,38 +192,53 @@ class _Outcome:
 class _Attempt:
     """Refining one coarse pose, from it or from what a wider search makes of it."""
 
-    def __init__(self, matcher: _Matcher, coarse_44: np.ndarray, priors: dsacstar.Priors | None, seed: int):
-        self._matcher, self._coarse_44, self._priors, self._seed = matcher, coarse_44, priors, seed
-        self._at_coarse = matcher.match(coarse_44, _RADII[0])
+    def __init__(self, patches: _PatchMatcher, coarse_44: np.ndarray, priors: dsacstar.Priors | None, seed: int):
+        self._patches, self._coarse_44, self._priors, self._seed = patches, coarse_44, priors, seed
+        self._at_coarse = patches.match(coarse_44, _RADII[0])
 
     def start_from(self, start_44: np.ndarray) -> _Outcome:
         """Rounds of matching until the pose stands still, and the test."""
-        matcher, pose_44, fit_P = self._matcher, start_44, ~self._matcher.held_out_P
+        patches, pose_44, fit_P = self._patches, start_44, ~self._patches.held_out_P
         if self._at_coarse.seen_P.sum() < _FEWEST_PATCHES:
             return _Outcome(_NOTHING_SEEN)
         for number in range(_MOST_ROUNDS):
             stage = min(number, len(_RADII) - 1)
-            matches = self._at_coarse if pose_44 is self._coarse_44 else matcher.match(pose_44, _RADII[stage])
-            result = matcher.solve(matches, fit_P, _THRESHOLDS_PX[stage], self._priors, self._seed)
+            matches = self._at_coarse if pose_44 is self._coarse_44 else patches.match(pose_44, _RADII[stage])
+            result = patches.solve(matches, fit_P, _THRESHOLDS_PX[stage], self._priors, self._seed)
             if result is None or not result.success:
                 return _Outcome("no pose agrees with the matches")
-            moved_px = matcher.moved_px(matches, pose_44, result.pose)
+            moved_px = patches.moved_px(matches, pose_44, result.pose)
             pose_44 = result.pose
-            if number >= len(_RADII) - 1 and moved_px < _STANDS_STILL_PX * matcher.scale:
+            if number >= len(_RADII) - 1 and moved_px < _STANDS_STILL_PX * patches.scale:
                 break
         else:
             return _Outcome("it does not converge")
-        reason, verdict = matcher.test(self._at_coarse, self._coarse_44, matches, pose_44)
-        final = matcher.solve(matches, np.ones_like(fit_P), _THRESHOLDS_PX[-1], self._priors, self._seed)
-        if not reason and matcher.moved_px(matches, pose_44, final.pose) > _STANDS_STILL_PX * matcher.scale:
+        reason, verdict = patches.test(self._at_coarse, self._coarse_44, matches, pose_44)
+        final = patches.solve(matches, np.ones_like(fit_P), _THRESHOLDS_PX[-1], self._priors, self._seed)
+        if not reason and patches.moved_px(matches, pose_44, final.pose) > _STANDS_STILL_PX * patches.scale:
             reason = "the patches held out lead to another pose"
         return _Outcome(reason, verdict, final, int(matches.usable_P.sum()))
 
-    def wide_start(self, wide: _Matcher) -> np.ndarray | None:
+    def again(self, outcome: _Outcome, start_44: np.ndarray | None) -> _Outcome:
+        """What another start gives, where that is accepted; else the outcome that there is."""
+        other = outcome if start_44 is None else self.start_from(start_44)
+        return other if other.accepted else outcome
+
+    def start_by(self, matcher: Matcher) -> np.ndarray | None:
+        """A pose from keypoints, to start from; None where there is none."""
+        patches = self._patches
+        return pose_from_pairs(patches.photo, self._coarse_44, patches.geodata, matcher, self._priors, self._seed)
+
+    def wide_start(self, wide: _PatchMatcher) -> np.ndarray | None:
         """A pose from a wide search in small pictures, to start from; None where there is none."""
         matches = wide.match(self._coarse_44, _WIDE_RADIUS)
         result = wide.solve(matches, ~wide.held_out_P, _THRESHOLDS_PX[0], self._priors, self._seed)
         return result.pose if result is not None and result.success else None
+
+
+def _with_map(covariance_66: np.ndarray, map_m: float) -> np.ndarray:
+    """The covariance of a pose that is as wrong as its map, over what the map's residuals say."""
+    return covariance_66 + np.diag([0.0] * 3 + [map_m**2] * 3)
 
 
 def _position_prior(world_from_cam_44: np.ndarray, covariance_66: np.ndarray | None) -> dsacstar.Priors | None:
@@ -225,20 +248,15 @@ def _position_prior(world_from_cam_44: np.ndarray, covariance_66: np.ndarray | N
     return dsacstar.Priors(position=(world_from_cam_44[:3, 3], (covariance_33 + covariance_33.T) / 2))
 
 
-class _Matcher:
-    """One photo at working height, and the rounds of matching it. scale: its height in units of the reference."""
+class _PatchMatcher:
+    """The patches of one photo, and the rounds of matching them."""
 
-    def __init__(self, image_HW3: np.ndarray, K_33: np.ndarray, geodata: Geodata, height: int):
-        H, W = image_HW3.shape[:2]
-        small = resize_image(image_HW3, *resized_shape(H, W, min(height, H, W)))
-        self.height, self.width = small.shape[:2]
-        self.K_33 = np.diag((self.width / W, self.height / H, 1.0)) @ K_33
-        self.shorter_side = min(self.height, self.width)
-        self.scale = self.shorter_side / _REFERENCE_HEIGHT
-        self.geodata = geodata
+    def __init__(self, photo: WorkingPhoto, geodata: Geodata):
+        self.photo, self.geodata, self.scale = photo, geodata, photo.scale
+        height, width = photo.image_HW3.shape[:2]
         stride = max(2, 2 * round(_STRIDE_PX * self.scale / 2))
-        self.grid = PatchGrid.of_image(self.height, self.width, stride, max(4, round(_HALF_PX * self.scale)))
-        self._features = edge_directions(small)
+        self.grid = PatchGrid.of_image(height, width, stride, max(4, round(_HALF_PX * self.scale)))
+        self._features = edge_directions(photo.image_HW3)
         rows, columns = self.grid.rows_P // _BLOCK, self.grid.columns_P // _BLOCK
         self.block_P = rows * (self.grid.shape[1] // _BLOCK + 1) + columns
         # Shifted from row to row, so that no direction goes without.
@@ -247,10 +265,9 @@ class _Matcher:
 
     def match(self, world_from_cam_44: np.ndarray, radius: float) -> _Round:
         """Matches all patches with a render at a pose; radius in units of the shorter side."""
-        margin = max(3, round(radius * self.shorter_side))
-        wide_33 = self.K_33.copy()
-        wide_33[:2, 2] += margin
-        view = self.geodata.render(world_from_cam_44, wide_33, self.width + 2 * margin, self.height + 2 * margin)
+        margin = max(3, round(radius * self.photo.shorter_side))
+        around = self.photo.render(self.geodata, world_from_cam_44, margin)
+        view = around.view
         self.renders += 1
         similarity_PSS = similarities(self._features, edge_directions(view.rgb_HW3), self.grid, margin)
         peaks = find_peaks(similarity_PSS)
@@ -258,10 +275,9 @@ class _Matcher:
         side = 2 * self.grid.half
         share_HW = cv2.boxFilter(view.valid_hw.astype(np.float32), -1, (side, side))
         seen_P = share_HW[centres_P2[:, 1], centres_P2[:, 0]] > _LEAST_SEEN
-        certain_hw = _certain(view, wide_33)
-        points_P3 = _lifted(view, certain_hw, centres_P2 + peaks.offset_P2)
+        points_P3 = around.points(centres_P2 + peaks.offset_P2)
         usable_P = seen_P & peaks.sharp_P & (peaks.similarity_P > _LEAST_SIMILARITY) & np.isfinite(points_P3).all(axis=1)
-        return _Round(similarity_PSS, peaks, points_P3, usable_P, seen_P, _lifted(view, view.valid_hw, centres_P2))
+        return _Round(similarity_PSS, peaks, points_P3, usable_P, seen_P, around.points(centres_P2, certain=False))
 
     def solve(
         self, matches: _Round, chosen_P: np.ndarray, threshold_px: float, priors: dsacstar.Priors | None, seed: int
@@ -282,7 +298,7 @@ class _Matcher:
         points_P3 = np.where(usable_P[:, None], matches.points_P3, 0.0)
         return dsacstar.solve(
             grid.spread(points_P3, 0.0).transpose(2, 0, 1)[None],
-            self.K_33,
+            self.photo.K_33,
             options=options,
             sigma=grid.spread(np.where(usable_P, sigma_P, 1.0).astype(np.float32), 1.0)[None],
             mask=grid.spread(usable_P, False)[None],
@@ -293,7 +309,7 @@ class _Matcher:
     def _flow(self, matches: _Round, world_from_cam_44: np.ndarray) -> np.ndarray:
         """By how much a pose moves what the render of a round shows at the patches' centres, [P, 2] px; NaN for nothing."""
         R_33, t_3 = world_from_cam_44[:3, :3], world_from_cam_44[:3, 3]
-        image_P3 = (matches.ahead_P3 - t_3) @ R_33 @ self.K_33.T
+        image_P3 = (matches.ahead_P3 - t_3) @ R_33 @ self.photo.K_33.T
         depth_P1 = np.where(image_P3[:, 2:] > 0.1, image_P3[:, 2:], np.nan)
         return image_P3[:, :2] / depth_P1 - self.grid.centres_P2
 
@@ -339,24 +355,3 @@ class _Matcher:
         elif gain < -_LEAST_SIGMAS * gain_error:
             reason = "the patches held out are less alike"
         return reason, _Verdict(float(coarse_P[both_P].mean()), float(refined_P[both_P].mean()), nearer_px, agreement)
-
-
-def _certain(view: View, K_33: np.ndarray) -> np.ndarray:
-    """Pixels [H, W] of a render that show the map away from bends of its depth."""
-    side = 2 * _EDGE_MARGIN_PX + 1
-    edges_HW = cv2.dilate(depth_edges(view.depth_hw, K_33).astype(np.uint8), np.ones((side, side), np.uint8))
-    return view.valid_hw & (edges_HW == 0)
-
-
-def _lifted(view: View, certain_HW: np.ndarray, xy_P2: np.ndarray) -> np.ndarray:
-    """World points [P, 3] at continuous pixels of a render, bilinear; NaN unless all four neighbours are certain."""
-    H, W = certain_HW.shape
-    index_P2 = xy_P2 - 0.5
-    x, y = np.clip(np.floor(index_P2).astype(int), 0, (W - 2, H - 2)).T
-    a, b = (index_P2 - np.stack((x, y), 1)).T
-    corners = [(y, x, (1 - a) * (1 - b)), (y, x + 1, a * (1 - b)), (y + 1, x, (1 - a) * b), (y + 1, x + 1, a * b)]
-    certain_P = np.logical_and.reduce([certain_HW[row, column] for row, column, _ in corners])
-    points_P3 = sum(
-        view.coords_3hw[:, row, column].T.astype(np.float64) * weight[:, None] for row, column, weight in corners
-    )
-    return np.where(certain_P[:, None], points_P3, np.nan)

@@ -27,6 +27,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Check = Callable[[str, Any], None]
 _KEY = "option"
+# Of parsed arguments: the options that the command line named.
+_NAMED = "named_options"
 _PLAIN = (str, int, float, Path)
 
 
@@ -120,9 +122,14 @@ def add_options(parser: argparse.ArgumentParser, cls: type, place: Any = None) -
         _add_flag(place, field, hint, declaration)
 
 
-def options_from(cls: type[T], args: argparse.Namespace, **fields: Any) -> T:
+def options_from(
+    cls: type[T], args: argparse.Namespace, *, defaults: Mapping[str, Any] = types.MappingProxyType({}), **fields: Any
+) -> T:
     """The dataclass with the values of parsed arguments; `fields` replace or complete them.
 
+    Args:
+        defaults: by option, what it is instead of its declared default where the command line does not say; options of
+            nested dataclasses among them.
     Raises:
         ValueError: a value is not among the choices or fails its check; names the flag.
     """
@@ -131,10 +138,11 @@ def options_from(cls: type[T], args: argparse.Namespace, **fields: Any) -> T:
         if field.name in fields:
             values[field.name] = fields[field.name]
         elif _KEY in field.metadata:
-            value = getattr(args, field.name)
+            left_out = field.name not in getattr(args, _NAMED, ())
+            value = defaults[field.name] if left_out and field.name in defaults else getattr(args, field.name)
             values[field.name] = tuple(value) if isinstance(value, list) else value
         elif dataclasses.is_dataclass(hint):
-            values[field.name] = options_from(hint, args)
+            values[field.name] = options_from(hint, args, defaults=defaults)
     options = cls(**values)
     check(options)
     return options
@@ -183,6 +191,14 @@ def from_record(cls: type[T], values: Mapping[str, Any], what: str) -> T:
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+class _Noting(argparse.Action):
+    """Stores a value, or True for a flag without one, and notes that the command line named the option."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+        setattr(namespace, _NAMED, {*getattr(namespace, _NAMED, ()), self.dest})
+
+
 def _fields(cls: type) -> Iterator[tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -209,7 +225,7 @@ def _add_flag(place: Any, field: dataclasses.Field, hint: Any, declaration: Decl
     names = (f"--{field.name}", *declaration.flags)
     keywords: dict[str, Any] = {"help": text, "dest": field.name, "required": required}
     if hint is bool:
-        place.add_argument(*names, action="store_true", **keywords)
+        place.add_argument(*names, action=_Noting, nargs=0, default=False, **keywords)
         return
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
@@ -218,6 +234,7 @@ def _add_flag(place: Any, field: dataclasses.Field, hint: Any, declaration: Decl
     convert = {kind: kind for kind in _PLAIN}[hint]
     place.add_argument(
         *names,
+        action=_Noting,
         type=str.lower if declaration.lower else convert,
         default=None if required else default,
         metavar=declaration.metavar,

@@ -2,9 +2,9 @@
 # DDLoc, the sim-to-real baseline: its six stages, the translation of the training photos, and the test.
 # usage: ddloc.sh [SCENE DOMAIN REGRESSOR CUDA_ID]
 # Arguments left out are urbanscape in_place unet 0; REGRESSOR transposenet puts this project's network in the U-Net's place.
-# The published numbers of every stage are the defaults of train_ddloc.py. EPOCHS replaces those of all stages, EPOCHS_C
-# EPOCHS_T EPOCHS_A EPOCHS_I EPOCHS_joint EPOCHS_finetune those of one; PROJECT the folder's name in OUTPUT_DIR;
-# ENC_PRETRAINED the weights that stage C starts from (transposenet).
+# The published numbers of every stage are the defaults of train_ddloc.py. EPOCHS, BATCH_SIZE, LR and EXTRA_ARGS are for all
+# stages, with _C _T _A _I _joint or _finetune behind the name for one (EXTRA_ARGS_C comes after EXTRA_ARGS, the others
+# replace); PROJECT is the folder's name in OUTPUT_DIR; ENC_PRETRAINED the weights that stage C starts from (transposenet).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [ $# -le 4 ] || fail "at most 4 arguments: SCENE DOMAIN REGRESSOR CUDA_ID, got $#"
 DATASET="${1:-urbanscape}" REAL_DOMAIN="${2:-in_place}" REGRESSOR="${3:-unet}" CUDA_ID="${4:-}"
@@ -19,17 +19,17 @@ place=("$DATASET" --datasets_dir "$DATASETS_DIR" --exp_dir "$OUTPUT_DIR" --proje
 
 # stage NAME FLAG...
 stage() {
-  local name="$1" epochs="EPOCHS_$1" command
+  local name="$1" command epochs="EPOCHS_$1" batch_size="BATCH_SIZE_$1" rate="LR_$1" more="EXTRA_ARGS_$1"
   shift
   command=("$PYTHON" "$ROOT/train_ddloc.py" "$name" "${place[@]}" --real_data_domain "$REAL_DOMAIN" --regressor "$REGRESSOR" "$@" --auto_resume)
-  epochs="${!epochs:-${EPOCHS:-}}"
+  epochs="${!epochs:-${EPOCHS:-}}" batch_size="${!batch_size:-${BATCH_SIZE:-}}" rate="${!rate:-${LR:-}}"
   if [ -n "$epochs" ]; then command+=(--total_epoch_num "$epochs"); fi
-  if [ -n "${BATCH_SIZE:-}" ]; then command+=(--batch_size "$BATCH_SIZE"); fi
-  if [ -n "${LR:-}" ]; then command+=(--learningrate "$LR"); fi
+  if [ -n "$batch_size" ]; then command+=(--batch_size "$batch_size"); fi
+  if [ -n "$rate" ]; then command+=(--learningrate "$rate"); fi
   if [ -n "${IMAGE_HEIGHT:-}" ]; then command+=(--image_height "$IMAGE_HEIGHT"); fi
-  # Word splitting is wanted: EXTRA_ARGS holds several arguments.
+  # Word splitting is wanted: each holds several arguments.
   # shellcheck disable=SC2206
-  command+=(${EXTRA_ARGS:-})
+  command+=(${EXTRA_ARGS:-} ${!more:-})
   run "${command[@]}"
 }
 

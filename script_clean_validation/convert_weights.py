@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> int:
+    from records.command import exit_status
     from runs.convert import convert
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -16,13 +17,12 @@ def main() -> int:
     parser.add_argument("target", type=Path, help="file of the other kind")
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     args = parser.parse_args()
-    try:
+
+    def work() -> None:
         record = convert(args.source, args.target, overwrite=args.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.target}: {'without a record' if record is None else f'with the record of {record.name}'}")
-    return 0
+        print(f"{args.target}: {'without a record' if record is None else f'with the record of {record.name}'}")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

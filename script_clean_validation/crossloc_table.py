@@ -13,20 +13,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main() -> int:
+    from records.command import exit_status
     from training.curriculum import stages, text_table, write_table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where run_crossloc.sh keeps its commands and its journal")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # what selection passed over was said by selection
-    try:
+
+    def work() -> None:
         rows = stages(args.folder)
         write_table(args.folder, rows)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text_table(rows))
-    return 0
+        print(text_table(rows))
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

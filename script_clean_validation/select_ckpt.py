@@ -13,6 +13,7 @@ def main() -> int:
     from evaluation.checkpoints import IterationRange
     from evaluation.options import SelectionOptions, without_keywords
     from evaluation.selection import runs_with_results, select_and_export
+    from records.command import exit_status
     from records.options import add_options, options_from
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -21,17 +22,16 @@ def main() -> int:
     others, keywords = without_keywords(sys.argv[1:], ("-h",))
     args = parser.parse_args(others)
     args.keywords = keywords
-    try:
+
+    def work() -> None:
         options = options_from(SelectionOptions, args)
         folders = [Path.cwd()]
         if options.search_dir is not None:
             folders = [run.folder for run in runs_with_results(options.search_dir, options.task, options.criteria)]
         iterations = IterationRange(options.min_ckpt_iter, options.max_ckpt_iter)
         select_and_export(folders, options.task, options.section, options.export, print, iterations)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
 # A second run keeps what is done and continues what was interrupted. Environment: see script_clean_training/common.sh;
 # SPLIT_FILE replaces the split of --photos (default: setup/splits/<name of DIR>.json, else 40/10/50 % at random);
 # PRETRAIN_EPOCHS FINETUNE_EPOCHS NUM_IMAGES replace the sizes of the recipe; TASKS="coord depth normal semantics" trains
-# all encoders and the fused networks too (see script_clean_training/run_crossloc.sh).
+# all encoders and the fused networks too (see script_clean_training/run_crossloc.sh). PRESET=fast trains for minutes, in
+# output and weights folders of its own (docs/speed.md).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -18,7 +19,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --photos) photos="${2:?--photos needs a folder}"; shift 2 ;;
     --dry-run) export DRY_RUN=1; shift ;;
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "error: unknown argument '$1'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -26,6 +27,16 @@ if [ -n "$photos" ] && [ ! -f "$photos/cameras.json" ]; then
   echo "error: no cameras.json in '$photos'" >&2
   exit 2
 fi
+
+PRESET="${PRESET:-}"
+case "$PRESET" in
+  "") ;;
+  fast)
+    # Weights are found by what they are: a quick training's would stand beside the long one's.
+    export OUTPUT_DIR="${OUTPUT_DIR:-$(dirname "$here")/output-fast}" WEIGHTS_DIR="${WEIGHTS_DIR:-$(dirname "$here")/weights-clean-fast}"
+    ;;
+  *) echo "error: unknown PRESET '$PRESET'; choose from: fast" >&2; exit 2 ;;
+esac
 
 caller="$PWD"
 if [ "${DRY_RUN:-0}" != 1 ]; then source "$here/make_env.sh"; fi
@@ -46,6 +57,7 @@ if [ -z "$photos" ]; then
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
   pretrain_epochs=15 finetune_epochs=10 real_share=0.5
+  if [ "$PRESET" = fast ]; then pretrain_epochs=8 finetune_epochs=3; fi
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
@@ -71,9 +83,16 @@ PY
     --position_margin 25 --height_margin 3 --yaw_margin 10 --tilt_margin 3 --min_valid 0.5 --backdrop elsewhere \
     --width "$width" --height "$height" --focal "$fx" "$fy" --resume
   pretrain_epochs=11 finetune_epochs=12 real_share=0.2
+  if [ "$PRESET" = fast ]; then pretrain_epochs=3 finetune_epochs=1; fi
 fi
 recipe="$(tr '\n' ' ' <"$ROOT/setup/miniature_recipe.txt")"
 recipe="${recipe% }"
+finetune_recipe="$recipe --sim_data_chunk 1.0 --real_share $real_share"
+if [ -n "$PRESET" ]; then
+  recipe="$recipe --preset $PRESET"
+  # What has been trained to its full size stays there.
+  finetune_recipe="$finetune_recipe --preset $PRESET --start_scale 1"
+fi
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
 # the annealed end of a run is worth validating.
@@ -93,7 +112,7 @@ step "pre-training on synthetic images, fine-tuning on real-synthetic pairs, tes
 export PRETRAIN_EPOCHS="$pretrain_epochs" PRETRAIN_LR="${LR:-0.0008}" PRETRAIN_ARGS="$recipe"
 export PRETRAIN_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}"
 export FINETUNE_EPOCHS="$finetune_epochs" FINETUNE_LR="${LR:-0.0005}"
-export FINETUNE_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share"
+export FINETUNE_ARGS="$finetune_recipe"
 export FINETUNE_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}"
 export DECODER_EPOCHS="${DECODER_EPOCHS:-100}" DECODER_ARGS="$recipe" DECODER_LR="${LR:-0.0005}"
 TASKS="${TASKS:-coord}" BATCH_SIZE="${BATCH_SIZE:-8}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \

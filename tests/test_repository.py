@@ -182,6 +182,13 @@ def test_the_device_comes_from_the_caller_and_nothing_is_unpickled(path):
             assert said not in (("weights_only", "False"), ("allow_pickle", "True")), f"{path}:{call.lineno}: {said}"
 
 
+def test_no_sequence_is_cut_off_without_a_word():
+    """zip(strict=False) is what zip does anyway; who writes a `strict` wants the lengths to agree."""
+    loose = [f"{path}:{call.lineno}" for path in PYTHON if room_of(path) not in ABOVE for call in calls(path)
+             for keyword in call.keywords if (keyword.arg, ast.unparse(keyword.value)) == ("strict", "False")]  # fmt: skip
+    assert not loose
+
+
 @pytest.mark.parametrize("path", BASH)
 def test_bash_can_read_its_scripts(path):
     result = subprocess.run(["bash", "-n", str(ROOT / path)], capture_output=True, text=True)

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from records.command import FAILURES, exit_status
 from runs.messages import explained
 from training.loop import TrainingInterrupted, train
 from training.options import TrainingOptions
@@ -26,16 +27,23 @@ def run_command(
     logging.basicConfig(level=logging.INFO if process_number() == 0 else logging.ERROR, format="%(message)s")
     parser = argparse.ArgumentParser(description=description)
     add_arguments(parser)
+    args = parser.parse_args()
+
+    def work() -> int:
+        try:
+            run = train(options_from(args))
+        except PeerStopped as stop:  # another process says why
+            return 130 if isinstance(stop.__cause__, TrainingInterrupted) else 2
+        if process_number() == 0:
+            print(f"weights: {run.checkpoints}")
+        return 0
+
     try:
-        run = train(options_from(parser.parse_args()))
+        return exit_status(
+            work,
+            expected=FAILURES,
+            explain=lambda error: explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE),
+        )
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         return 130
-    except PeerStopped as stop:
-        return 130 if isinstance(stop.__cause__, TrainingInterrupted) else 2
-    except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
-        print(f"error: {explained(error, memory=_MEMORY_ADVICE, loader=_LOADER_ADVICE)}", file=sys.stderr)
-        return 2
-    if process_number() == 0:
-        print(f"weights: {run.checkpoints}")
-    return 0

@@ -62,7 +62,7 @@ class StepFigures:
     def __init__(self) -> None:
         self._pending: list[_Step] = []
         self._busy_seconds = 0.0
-        self._pictured_epoch, self._pictured_at = -1, -math.inf
+        self._pictured_epoch, self._pictured_at = None, -math.inf
 
     def message(self, text: str) -> None:
         """Lines of output.log."""

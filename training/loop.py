@@ -38,7 +38,7 @@ from training.options import TrainingOptions
 from training.pictures import picture_grid
 from training.ranks import Ranks, processes_of_the_run
 from training.run_folder import RunFolder, StartingPoint, choose_start, folder_of, write_records
-from training.schedule import learning_rate
+from training.schedule import image_scale, learning_rate
 from training.starting_weights import build_network
 from training.state import Position, load_state, restore, save_state
 
@@ -212,7 +212,7 @@ class _Trainer:
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts if self.ranks.count == 1 else _ignore_signals,
         )
-        announced = -1
+        announced = None
         for raw, draws in zip(loader, self._sampler(), strict=True):
             before = self.position.images_seen
             epoch = before // self.images_in_epoch
@@ -267,9 +267,8 @@ class _Trainer:
         if self.ranks.count > 1:
             raw = raw.padded_to(*self.ranks.largest(*raw.images_BHW3.shape[1:3], *raw.maps_BChw.shape[2:]))
         options, before = self.options, self.position.images_seen
-        draws = draw_augmentation(
-            options.augmentation, seed=options.seed, epoch=epoch, images_seen=before, indices=raw.indices
-        )
+        augmentation = options.augmentation.zoomed(image_scale(options.start_scale, before / self.total_images))
+        draws = draw_augmentation(augmentation, seed=options.seed, epoch=epoch, images_seen=before, indices=raw.indices)
         rate = learning_rate(options.lr_schedule, options.learningrate, before / self.images_in_epoch, options.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -278,7 +277,7 @@ class _Trainer:
                 raw.to(self.device),
                 self.record.preprocessing,
                 options.task,
-                options.augmentation,
+                augmentation,
                 draws,
                 self.dataset.stride,
             )

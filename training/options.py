@@ -18,6 +18,7 @@ from records.options import LARGEST_SEED, between, option, positive
 from runs.device import PRECISIONS
 from tasks import TASKS, UNCERTAINTIES
 from training.optimizer import OPTIMIZERS
+from training.presets import PRESETS
 from training.schedule import LR_SCHEDULES
 
 Options = TypeVar("Options", bound="TrainingOptions")
@@ -32,12 +33,20 @@ def _at_least_zero(name: str, value: float) -> None:
         raise ValueError(f"{name} cannot be negative, got {value}")
 
 
+def _share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must lie in (0, 1], got {value:g}")
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """One training run."""
 
     scene: str = option(positional=True, help="scene name: the folder below the data sets folder")
     task: str = option(choices=TASKS, help="what the network predicts", group="data")
+    preset: str | None = option(
+        None, choices=PRESETS, help="values of the options that are not given; fast trains in minutes, see docs/speed.md"
+    )
     datasets_dir: Path = option(
         default_factory=_from_environment("DATASETS_DIR", "datasets"),
         decides=False,
@@ -87,6 +96,12 @@ class TrainingOptions:
         "adam", choices=OPTIMIZERS, help="adam as published, or muon, which needs a fraction of the images"
     )
     learningrate: float = option(2e-4, flags=("-lr",), check=positive, help="at its highest")
+    start_scale: float | None = option(
+        None,
+        check=_share,
+        help="zoom of the first half of the images, on top of --scale_range: 0.5 makes each of them cost a quarter "
+        "(default: full size throughout)",
+    )
     no_lr_scheduling: bool = option(False, decides=False, help="constant rate, unless --lr_schedule says otherwise")
     lr_schedule: str | None = option(
         None,
@@ -233,12 +248,12 @@ def add_refinement_arguments(parser: argparse.ArgumentParser) -> None:
 
 def options_from(args: argparse.Namespace) -> TrainingOptions:
     """Checks the arguments of the single-task command; ValueError names the flag, the value and the choices."""
-    return _completed(declared.options_from(TrainingOptions, args))
+    return _completed(_from(TrainingOptions, args))
 
 
 def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
     """Checks the arguments of the decoder command; ValueError names the flag, the value and the choices."""
-    options = declared.options_from(DecoderOptions, args)
+    options = _from(DecoderOptions, args)
     if "coord" not in options.encoders:
         raise ValueError(f"--encoders must list coord, got {' '.join(options.encoders)}")
     if options.unfreeze_coord_encoder and not options.reuse_coord_encoder:
@@ -253,12 +268,17 @@ def decoder_options_from(args: argparse.Namespace) -> DecoderOptions:
 
 def refinement_options_from(args: argparse.Namespace) -> RefinementOptions:
     """Checks the arguments of the refinement command; ValueError names the flag, the value and the choices."""
-    options = _completed(declared.options_from(RefinementOptions, args))
+    options = _completed(_from(RefinementOptions, args))
     if options.task != "coord":
         raise ValueError(f"poses come out of the task coord, not of {options.task}")
     if not options.network_in.is_file():
         raise FileNotFoundError(f"--network_in: weights file not found: {options.network_in}")
     return options
+
+
+def _from(cls: type[Options], args: argparse.Namespace) -> Options:
+    """What the command line says; what it does not say, the preset says, then the declaration."""
+    return declared.options_from(cls, args, defaults=PRESETS.get(args.preset, {}))
 
 
 def _completed(options: Options) -> Options:

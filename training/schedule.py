@@ -1,4 +1,4 @@
-"""Learning rates as functions of the progress alone, so that a resumed run needs no scheduler state."""
+"""Learning rates and image sizes as functions of the progress alone, so that a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 _WARM_UP = 0.03
 _FINAL_SHARE = 0.02
+_SMALL_UNTIL = 0.5
 
 
 def _step(epoch: float, epochs: int) -> float:
@@ -39,3 +40,13 @@ def learning_rate(name: str, base: float, epoch: float, epochs: int) -> float:
         epochs: epochs of the whole run.
     """
     return base * LR_SCHEDULES[name](epoch, epochs)
+
+
+def image_scale(start: float | None, progress: float) -> float:
+    """By what training images are zoomed: small in the first half of a run, full-sized after it.
+
+    Args:
+        start: zoom of the first half; None: 1 throughout.
+        progress: share of the run's images that are done.
+    """
+    return start if start is not None and progress < _SMALL_UNTIL else 1.0

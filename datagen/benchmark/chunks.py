@@ -15,6 +15,7 @@ from datagen.benchmark.links import link
 from datagen.benchmark.options import ChunkOptions
 from datagen.benchmark.plan import FOLDERS
 from datagen.benchmark.split import chunk
+from datagen.written import check_written
 from dataloader.section import stems_in
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def split_section(options: ChunkOptions) -> list[Path]:
     Returns:
         their folders.
     Raises:
-        FileNotFoundError, ValueError: no such section, an incomplete one, or nothing would be in a chunk.
+        FileNotFoundError, ValueError: no such section, an incomplete or a wrong one, or nothing would be in a chunk.
         FileExistsError: a chunk with other content is there.
     """
     section = Path(os.path.abspath(options.section_dir))
@@ -43,7 +44,7 @@ def split_section(options: ChunkOptions) -> list[Path]:
             odd = sorted(set(found) ^ set(stems))
             raise ValueError(f"{section}: {len(odd)} samples are in only one of rgb and {folder}: {', '.join(odd[:3])}")
     output = options.output_dir or section.parent
-    made = []
+    made, new = [], []
     for size in sorted(set(options.chunk_size)):
         folder = output / f"{section.name}_chunk_{size:.2f}"
         chosen = chunk(stems, size)
@@ -54,7 +55,10 @@ def split_section(options: ChunkOptions) -> list[Path]:
         else:
             _make(folder, chosen, files, options)
             log.info("wrote %s (%d of %d samples)", folder, len(chosen), len(stems))
+            new.append(folder.name)
         made.append(folder)
+    if new:
+        check_written(output, new)
     return made
 
 

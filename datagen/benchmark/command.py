@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datagen.benchmark.options import ChunkOptions, SetupOptions
+from records.command import exit_status
 from records.options import add_options, options_from
 from threads import configure_threads
 
@@ -37,13 +38,6 @@ def _main(cls: type, run: Callable, description: str, arguments: list[str] | Non
     add_options(parser, cls)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run(options_from(cls, args))
-    except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.strerror and error.filename
-        print(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(
+        lambda: run(options_from(cls, args)), interrupted="interrupted; the same command goes on where it stopped"
+    )

@@ -31,6 +31,7 @@ from datagen.benchmark.progress import (
 from datagen.benchmark.raw import read_raw
 from datagen.benchmark.split import record_path, splits
 from datagen.provenance import section_record
+from datagen.written import check_written
 from records import fingerprint
 from records.files import exclusive, write_json
 from records.options import deciding
@@ -45,7 +46,8 @@ def set_up(scene_name: str, options: SetupOptions, record_dir: Path) -> None:
     Args:
         record_dir: where split records are obeyed, and written when absent.
     Raises:
-        FileNotFoundError, ValueError: the raw data are incomplete or contradict a split record; names what.
+        FileNotFoundError, ValueError: the raw data are incomplete or contradict a split record, or what was made of them
+            does not fit together; names what.
         FileExistsError: sections are there that were made otherwise.
         BlockingIOError: another set-up is at work in the folder.
     """
@@ -77,6 +79,7 @@ def set_up(scene_name: str, options: SetupOptions, record_dir: Path) -> None:
             _write_records(scene, settings, jobs, shop, parts, record_dir)
     said = "" if output.name.startswith(scene_name) else f" (training looks for a folder called {scene_name})"
     log.info("wrote %d sections with %d samples to %s%s", len(section_names(jobs)), len(jobs), output, said)
+    check_written(output, section_names(jobs))
 
 
 def _make(scene: BenchmarkScene, options: SetupOptions, jobs: list[Job], shop: Workshop) -> None:

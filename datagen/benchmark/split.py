@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datagen.benchmark.raw import LHS
-from datagen.sections import (
+from datagen.splits import (
     FLIGHT_SHARES,
     LHS_SHARES,
     SPLIT_SEED,

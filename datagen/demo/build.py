@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datagen import provenance, sampling, sections
+from datagen import provenance, sampling, sections, splits, staging
 from datagen.cameras import Camera, centred_intrinsics
 from datagen.demo.camera_effects import photograph
 from datagen.demo.flight import lawn_mower, sim_presets
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 GEODATA, PRESETS = "geodata", "presets"
 SURVEYED_NAME, FLOWN_NAME = "surveyed", "flown"
-SIM_SECTIONS = {part: f"{part}_sim" for part in sections.LHS_SHARES}
-PAIR_SECTIONS = {part: (f"{part}_drone_real", f"{part}_drone_sim") for part in sections.FLIGHT_SHARES}
+SIM_SECTIONS = {part: f"{part}_sim" for part in splits.LHS_SHARES}
+PAIR_SECTIONS = {part: (f"{part}_drone_real", f"{part}_drone_sim") for part in splits.FLIGHT_SHARES}
 _WAY_OUT = "--overwrite replaces them, --scene chooses another name"
 # Streams of random numbers, apart from those of the world.
 _FLIGHT_STREAM, _VIEW_STREAM, _PHOTO_STREAM = 101, 102, 103
@@ -96,7 +96,7 @@ def _to_make(scene_dir: Path, names: list[str], settings: dict, inputs: dict[str
     Raises:
         FileExistsError: some are there, made otherwise, and must not be replaced.
     """
-    sections.finish_interrupted(scene_dir)
+    staging.finish_interrupted(scene_dir)
     there = [name for name in names if (scene_dir / name).exists()]
     other = {name: provenance.differences(scene_dir / name, settings, inputs) for name in there}
     other = {name: found for name, found in other.items() if found}
@@ -135,9 +135,9 @@ def _write_sim_sections(
         return
     renderer = Renderer(scene)
     cameras = _cameras(settings, "lhs", _sample_presets(settings, scene_dir / PRESETS, presets, renderer))
-    parts = sections.split_stems([camera.stem for camera in cameras], sections.LHS_SHARES)
+    parts = splits.split_stems([camera.stem for camera in cameras], splits.LHS_SHARES)
     # What is replaced here was made otherwise and may be, or is part of an incomplete set.
-    with sections.new_sections(scene_dir, names, overwrite=True) as staged:
+    with staging.new_sections(scene_dir, names, overwrite=True) as staged:
         for part, stems in parts.items():
             name = SIM_SECTIONS[part]
             chosen = [camera for camera in cameras if camera.stem in set(stems)]
@@ -203,9 +203,9 @@ def _write_pair_sections(
     real = Renderer(_open(geodata[FLOWN_NAME], surveyed.origin_xyz))
     cameras = _flight_cameras(settings, surveyed, ground)
     number = {camera.stem: k for k, camera in enumerate(cameras)}
-    parts = sections.split_stems([camera.stem for camera in cameras], sections.FLIGHT_SHARES)
+    parts = splits.split_stems([camera.stem for camera in cameras], splits.FLIGHT_SHARES)
     # What is replaced here was made otherwise and may be, or is part of an incomplete set.
-    with sections.new_sections(scene_dir, names, overwrite=True) as staged:
+    with staging.new_sections(scene_dir, names, overwrite=True) as staged:
 
         def write_pair(camera: Camera, real_name: str, sim_name: str) -> None:
             view = _render(sim, camera)
@@ -225,7 +225,7 @@ def _write_pair_sections(
         _write_scene_files(settings, staged, "drone", parts, surveyed, _map_of(scene_dir, geodata[SURVEYED_NAME]))
 
 
-def _write_record(staged: sections.Staged, name: str, made_with: dict, inputs: dict, scene: GeoScene, images: int) -> None:
+def _write_record(staged: staging.Staged, name: str, made_with: dict, inputs: dict, scene: GeoScene, images: int) -> None:
     frame, assumed = sections.frame_of(scene), provenance.assumed(scene)
     record = provenance.section_record(made_with, inputs, frame, assumptions=assumed, images=images)
     sections.write_section_record(staged[name], record)
@@ -236,7 +236,7 @@ def _map_of(scene_dir: Path, geodata: GeodataPaths) -> dict:
 
 
 def _write_scene_files(
-    settings, staged: sections.Staged, kind: str, parts: dict[str, list[str]], scene: GeoScene, geodata: dict
+    settings, staged: staging.Staged, kind: str, parts: dict[str, list[str]], scene: GeoScene, geodata: dict
 ) -> None:
-    sections.write_split_record(staged[f"{settings.scene}_{kind}_split.txt"], parts)
+    splits.write_split_record(staged[f"{settings.scene}_{kind}_split.txt"], parts)
     sections.write_scene_record(staged[sections.SCENE_RECORD], scene, geodata)

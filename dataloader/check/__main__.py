@@ -33,10 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     from dataloader.check.coverage import draw
     from dataloader.check.run import check_data
+    from records.command import exit_status
     from records.files import check_writable, plain, write_json
 
     to_stdout = args.json is not None and str(args.json) == "-"
-    try:
+
+    def work() -> int:
         for name in ("limit", "workers"):
             if (value := getattr(args, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
@@ -54,13 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
             if report.coverage is None:
                 raise ValueError("--map: there is no training section with scene coordinates to draw")
             draw(report.coverage, args.map)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 1 if report.errors or (args.strict and report.findings) else 0
+        return 1 if report.errors or (args.strict and report.findings) else 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

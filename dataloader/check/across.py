@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from dataloader.check.finding import Finding
 from dataloader.check.sample import Seen
-from dataloader.geometry_check import explain
+from dataloader.geometry_mistakes import explain
 
 PARTS = ("train", "val", "test")
 # Poses that are one but for how they were written; and those from which one sees nearly the same.
@@ -53,34 +53,39 @@ def geometry_findings(sections: dict[str, list[Seen]]) -> list[Finding]:
                     explanation.kind,
                     name,
                     sample.stem,
-                    f"the labels lie {sample.off_px:.1f} px from their cells in the median, at most "
-                    f"{sample.wrong.tolerance_px:.1f} px is right ({len(wrong)} of {looked_at} images disagree). "
-                    f"{explanation.text}",
+                    f"the labels lie {sample.wrong.where} ({len(wrong)} of {looked_at} images disagree). {explanation.text}",
                 )
             )
     return findings
 
 
-def pair_findings(sections: dict[str, list[Seen]]) -> list[Finding]:
-    """`*_real` sections against the `*_sim` ones of the same name: stems, poses, cameras, labels, and what they show."""
+def paired_name(section: str) -> str:
+    """What a section of photos and that of their renders are both called."""
+    return section.replace("_real", "_sim")
+
+
+def unpaired_findings(stems: dict[str, list[str]]) -> list[Finding]:
+    """Stems that only one of a `*_real` section and the `*_sim` one of the same name has."""
     findings = []
-    for real_name, real in sections.items():
-        sim_name = real_name.replace("_real", "_sim")
-        if "_real" not in real_name or sim_name not in sections:
-            continue
-        sim = {sample.stem: sample for sample in sections[sim_name]}
-        alone = sorted({sample.stem for sample in real} ^ set(sim))
+    for real_name, sim_name in _pairs_of(stems):
+        alone = sorted(set(stems[real_name]) ^ set(stems[sim_name]))
         if alone:
             named = ", ".join(alone[:_NAMED])
-            findings.append(
-                Finding(
-                    "pair-stems",
-                    real_name,
-                    alone[0],
-                    f"{len(alone)} samples are in only one of {real_name} and {sim_name}: {named}",
-                )
-            )
-        pairs = [(sample, sim[sample.stem]) for sample in real if sample.stem in sim]
+            text = f"{len(alone)} samples are in only one of {real_name} and {sim_name}: {named}"
+            findings.append(Finding("pair-stems", real_name, alone[0], text))
+    return findings
+
+
+def _pairs_of(names: Collection[str]) -> list[tuple[str, str]]:
+    return [(name, paired_name(name)) for name in names if name != paired_name(name) and paired_name(name) in names]
+
+
+def pair_findings(sections: dict[str, list[Seen]]) -> list[Finding]:
+    """`*_real` sections against the `*_sim` ones of the same name: poses, cameras, labels, and what they show."""
+    findings = []
+    for real_name, sim_name in _pairs_of(sections):
+        sim = {sample.stem: sample for sample in sections[sim_name]}
+        pairs = [(sample, sim[sample.stem]) for sample in sections[real_name] if sample.stem in sim]
         for photo, render in pairs:
             findings += _pair(photo, render)
         findings += _exchanged(pairs[:_MAX_PAIRS])
@@ -96,7 +101,7 @@ def _pair(photo: Seen, render: Seen) -> Iterable[Finding]:
         if apart_m > _SAME_M or apart_rad > _SAME_RAD:
             yield found(
                 "pair-poses",
-                f"photo and render of one stem have poses {apart_m:.3g} m and {np.degrees(apart_rad):.3g} degrees apart",
+                f"photo and render of one stem have poses {_distance(apart_m, apart_rad)} apart",
             )
     differing = [name for name, digest in photo.label_digests.items() if render.label_digests.get(name, digest) != digest]
     if differing:
@@ -114,6 +119,11 @@ def _apart(a_44: np.ndarray, b_44: np.ndarray) -> tuple[float, float]:
     # Of the rotation's matrix: |R - 1| is sqrt(8) sin(angle / 2).
     chord = np.linalg.norm(a_44[:3, :3].T @ b_44[:3, :3] - np.eye(3)) / np.sqrt(8)
     return float(np.linalg.norm(a_44[:3, 3] - b_44[:3, 3])), float(2 * np.arcsin(min(1.0, chord)))
+
+
+def _distance(apart_m: float, apart_rad: float) -> str:
+    """In words; a tenth of a millimetre, or of a thousandth of a degree, is rounding."""
+    return f"{round(apart_m, 4):.3g} m and {round(float(np.degrees(apart_rad)), 4):.3g} degrees"
 
 
 def _exchanged(pairs: Sequence[tuple[Seen, Seen]]) -> list[Finding]:
@@ -180,11 +190,7 @@ def _shared_poses(samples: list[Seen]) -> list[Finding]:
         if close:
             apart_m, apart_rad, index = close[0]
             same = apart_m <= _SAME_M and apart_rad <= _SAME_RAD
-            how = (
-                "the same pose"
-                if same
-                else f"nearly the same pose ({apart_m:.2g} m, {np.degrees(apart_rad):.2g} degrees off)"
-            )
+            how = "the same pose" if same else f"nearly the same pose ({_distance(apart_m, apart_rad)} off)"
             text = f"{train[index].section}/{train[index].stem} has {how}"
             findings.append(Finding("same-pose" if same else "near-pose", sample.section, sample.stem, text))
     return findings

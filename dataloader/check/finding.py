@@ -10,6 +10,7 @@ ERROR, WARNING = "error", "warning"
 WARNINGS = frozenset(
     {
         "blank-image",
+        "coarse-classes",
         "coarse-coordinates",
         "implausible-focal-length",
         "label-type",

@@ -11,7 +11,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dataloader.check.across import by_section, geometry_findings, leak_findings, pair_findings
+from dataloader.check.across import (
+    by_section,
+    geometry_findings,
+    leak_findings,
+    pair_findings,
+    paired_name,
+    unpaired_findings,
+)
 from dataloader.check.coverage import Coverage, coverage_of
 from dataloader.check.finding import ERROR, Finding
 from dataloader.check.pairing import samples_of, section_folders
@@ -101,30 +108,45 @@ def check_data(
     """Checks a section, or all sections of a scene.
 
     Args:
-        names: only these sections. limit: look at so many samples of each section, evenly spread.
+        names: only these sections. limit: look at so many samples of each section, evenly spread, at photos together with
+            their renders; how files and stems pair is looked at for all.
         workers: processes; None: one for each core.
     Raises:
         FileNotFoundError, ValueError: there is nothing to check.
     """
     folder = Path(folder)
     findings: list[Finding] = []
-    samples: list[SampleFiles] = []
+    found: dict[str, list[SampleFiles]] = {}
     sections = section_folders(folder, names)
     for section in sections:
-        found, unpaired = samples_of(section)
+        found[section.name], unpaired = samples_of(section)
         findings += unpaired
-        keep = len(found) if limit is None else min(limit, len(found))
-        samples += [found[i * len(found) // keep] for i in range(keep)]
+    findings += unpaired_findings({name: [sample.stem for sample in of_section] for name, of_section in found.items()})
+    samples = [sample for name in found for sample in _chosen(found, name, limit)]
     seen = by_section(_inspected(samples, os.cpu_count() or 1 if workers is None else workers))
     for of_section in seen.values():
         for sample in of_section:
             findings += sample.findings
     findings += geometry_findings(seen) + pair_findings(seen) + leak_findings(seen)
     coverage = coverage_of(seen)
-    findings += [] if coverage is None else coverage.findings()
+    # What some training images do not see, the others may.
+    if coverage is not None and len(samples) == sum(map(len, found.values())):
+        findings += coverage.findings()
     findings.sort(key=lambda finding: finding.severity != ERROR)
     figures = {section.name: _figures(seen.get(section.name, [])) for section in sections}
     return Report(folder, figures, tuple(findings), coverage)
+
+
+def _chosen(found: dict[str, list[SampleFiles]], name: str, limit: int | None) -> list[SampleFiles]:
+    """The samples of a section to look at."""
+    samples = found[name]
+    if limit is None or len(samples) <= limit:
+        return samples
+    partners = [other for other in found if other != name and paired_name(other) == paired_name(name)]
+    stems = {sample.stem for other in partners for sample in found[other]}
+    common = [sample for sample in samples if sample.stem in stems] or samples
+    keep = min(limit, len(common))
+    return [common[i * len(common) // keep] for i in range(keep)]
 
 
 def _inspected(samples: list[SampleFiles], workers: int) -> list[Seen]:

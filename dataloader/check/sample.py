@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import torch
 
 from dataloader.check.finding import Finding
 from dataloader.check.surfaces import check_depth, check_normals
-from dataloader.geometry_check import Sighting, sighting_of
 from dataloader.images import decode_image
 from dataloader.labels import label_camera, read_calibration, read_pose, stored_classes, stored_map
+from dataloader.sighting import Sighting, sighting_of
 from geometry.grid import NODATA
 from tasks import LAS_CODE_TO_CLASS, TASKS
 
@@ -214,7 +214,20 @@ def _look_at_classes(seen: Seen, path: Path) -> None:
     if unknown:
         named = ", ".join(f"{code:g}" for code in unknown[:8])
         seen.add("class-code", f"{path}: LAS codes {named} have no class; known are {sorted(LAS_CODE_TO_CLASS)}")
-    _fits(seen, "semantics", path, torch.from_numpy(codes_HW[None]))
+    codes_1HW = torch.from_numpy(codes_HW[None])
+    if seen.size is not None and _is_coarse(seen, path, codes_1HW):
+        seen.add("coarse-classes", f"{path}: {list(codes_HW.shape)} classes, one a label cell; networks take one a pixel")
+    else:
+        _fits(seen, "semantics", path, codes_1HW)
+
+
+def _is_coarse(seen: Seen, path: Path, codes_1HW: torch.Tensor) -> bool:
+    """Whether a class map has the size of coordinates and not that of its image."""
+    for name, coarse in (("semantics", False), ("coord", True)):
+        with suppress(ValueError):
+            label_camera(path, codes_1HW, *seen.size, TASKS[name], torch.eye(3, dtype=torch.float64))
+            return coarse
+    return False
 
 
 def _look_at_coordinates(seen: Seen, coords: _Map, path: Path) -> None:

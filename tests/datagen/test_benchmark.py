@@ -175,6 +175,8 @@ def test_labels_lie_exactly_on_their_cells_at_both_strides(places, raws, tmp_pat
     assert next((section / "calibration").iterdir()).read_text() == "64.0 64.0 48.5 32.5\n"
     assert torch.load(next((section / "init").iterdir())).shape == (3, 64, 96)
     assert reprojection_px(section).max() < 2e-3
+    photo = SectionDataset([section.parent / "test_drone_real"], "coord", 64)[0]  # twice as large as its labels' image
+    assert photo.label.stride == 1 and photo.label.map_Chw.shape == (3, 64, 96)
     for path in (section / "calibration").iterdir():
         path.write_text("64.0\n")  # as published
     assert reprojection_px(section).median() == pytest.approx(0.5**0.5, abs=1e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import rasterio.shutil
 import torch
 from rasterio.vrt import WarpedVRT
 
-from datagen import sections
+from datagen import sections, splits, staging
 from datagen.__main__ import main
 
 from .synthetic import LEFT, TOP, write_raster
@@ -140,7 +141,7 @@ def test_around_the_training_photos_of_a_flight(run, tmp_path):
 
 def record_split(tmp_path, **parts):
     (tmp_path / "data" / "s").mkdir(parents=True)
-    sections.write_split_record(tmp_path / "data" / "s" / "s_drone_split.txt", parts)
+    splits.write_split_record(tmp_path / "data" / "s" / "s_drone_split.txt", parts)
 
 
 @pytest.mark.parametrize("more", [[], ["--fullsize"], ["--section", "train_more_sim"], ["--section", "other_sim"]])
@@ -168,12 +169,12 @@ def test_a_flight_without_a_usable_split(run, tmp_path, capsys, caplog):
     (tmp_path / "data" / "s" / "test_drone_real" / "poses").mkdir(parents=True)
     refused("test_drone_real holds photos out, but there is no split record")
     record = tmp_path / "data" / "s" / "s_drone_split.txt"
-    sections.write_split_record(record, {"train": ["P0"], "test": ["P1", "P2"]})
+    splits.write_split_record(record, {"train": ["P0"], "test": ["P1", "P2"]})
     refused("says nothing about P3; give --split")
-    sections.write_split_record(record, {"train": ["P0"], "test": ["P1", "P2", "P3"]})
+    splits.write_split_record(record, {"train": ["P0"], "test": ["P1", "P2", "P3"]})
     refused("--split calls P1 training photos, but the split record", "--split", "train=P0,P1", "test=P2,P3")
     refused("--split: no training photo is left", "--split", "test=P0,P1,P2,P3")
-    sections.write_split_record(record, {"val": ["P0"], "test": ["P1", "P2", "P3"]})
+    splits.write_split_record(record, {"val": ["P0"], "test": ["P1", "P2", "P3"]})
     refused("no training photo is left to draw views around")
     assert run("--num_images", "3", "--section", "views", views=around)[0] == 0
     assert "never train on it" in caplog.text
@@ -185,7 +186,7 @@ def test_views_for_training_at_the_pose_of_a_held_out_photo_are_refused(run, tmp
     held_out.mkdir(parents=True)
     np.savetxt(held_out / "DJI_7.txt", pose(10, 1, 50, 0, -90, 0), fmt="%.12g")
     record = tmp_path / "data" / "s" / "s_drone_split.txt"
-    sections.write_split_record(record, {"test": ["DJI_7"]})
+    splits.write_split_record(record, {"test": ["DJI_7"]})
     flight = str(write_flight(tmp_path / "cameras.json"))
     for views in (["--around", flight], ["--poses", flight], ["--poses", str(held_out)]):
         for section in ([], ["--section", "train_more_sim"]):
@@ -280,10 +281,17 @@ def test_a_scene_record_of_an_older_version_gives_the_frame(run, tmp_path, capsy
     assert json.loads((scene_dir / "b" / "section.json").read_text())["frame"]["origin_xyz"] == old["origin_xyz"]
 
 
+def test_the_command_ends_with_the_check_of_what_it_wrote(run, monkeypatch, capsys):
+    monkeypatch.setattr(sections, "calibration_text", lambda K_33, width, height: f"{2 * K_33[0, 0]}\n")
+    assert run("--num_images", "3", "--section", "a")[0] == 2
+    error = "error: what was written is wrong: a/s_00000: focal-length: .*the focal length were 2 times what the labels say"
+    assert re.search(f"^{error}", capsys.readouterr().err, re.MULTILINE)
+
+
 def test_two_runs_at_once_keep_one_frame(run, hills_scene, tmp_path):
     """The second to end finds the frame of the first; its own is refused."""
     scene_dir = tmp_path / "data" / "s"
-    with pytest.raises(ValueError, match="has the origin"), sections.new_sections(scene_dir, ["b"]) as staged:
+    with pytest.raises(ValueError, match="has the origin"), staging.new_sections(scene_dir, ["b"]) as staged:
         sections.write_scene_record(staged["scene.json"], hills_scene)
         assert run("--num_images", "2", "--section", "a", "--origin", "2600000", "1200000", "10")[0] == 0
     assert names_in(scene_dir) == ["a", "scene.json"]
@@ -292,11 +300,11 @@ def test_two_runs_at_once_keep_one_frame(run, hills_scene, tmp_path):
 def test_resume_after_a_kill_in_the_swap_ends_it(run, tmp_path, capsys):
     """The commit file is there, nothing moved yet: the new sections are complete, so they are what is found."""
     _, scene_dir = run("--num_images", "4")
-    staging = scene_dir / ".making-dead"
-    (staging / "new").mkdir(parents=True)
+    dead = scene_dir / ".making-dead"
+    (dead / "new").mkdir(parents=True)
     for name in ("train_sim", "val_sim"):
-        (scene_dir / name).rename(staging / "new" / name)
-    (staging / "commit.json").write_text('["train_sim", "val_sim"]')
+        (scene_dir / name).rename(dead / "new" / name)
+    (dead / "commit.json").write_text('["train_sim", "val_sim"]')
     assert run("--num_images", "4")[0] == 2 and "already there" in capsys.readouterr().err
     assert run("--num_images", "4", "--resume")[0] == 0
     assert names_in(scene_dir) == ["s_lhs_split.txt", "scene.json", "train_sim", "val_sim"]
@@ -378,6 +386,6 @@ def test_interrupt_leaves_nothing(hills, repository, tmp_path):
         time.sleep(0.05)
     assert (tmp_path / "data" / "s").is_dir() and process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in error
     assert not (tmp_path / "data").exists()

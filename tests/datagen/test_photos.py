@@ -140,7 +140,8 @@ def flight(tmp_path, hills, hills_scene):
     for i in range(10):
         view = pose(-27 + 6 * i, 10 * np.sin(i), 50, 20 + i, -85, 0)
         rendered = Renderer(hills_scene).render(view, K_33, 240, 160)
-        cv2.imwrite(str(folder / "photos" / f"P_{i:02d}.png"), rendered.rgb_HW3[..., ::-1])
+        # A level off: a photo that is its render, to the bit, is refused.
+        cv2.imwrite(str(folder / "photos" / f"P_{i:02d}.png"), rendered.rgb_HW3[..., ::-1] ^ 1)
         view[:3, 3] += hills_scene.origin_xyz
         entries.append({"file": f"photos/P_{i:02d}.png", "cam_to_world": view.tolist()})
     document = {"width": 240, "height": 160, "focal_length_px": 200.0, "photos": entries}
@@ -364,7 +365,7 @@ def test_every_photo_may_have_its_own_camera(flight, hills, tmp_path):
     scene = hills.open()
     view = np.array(document["photos"][0]["cam_to_world"])
     rendered = Renderer(scene).render(scene.to_world(view), K_33, 120, 90)
-    cv2.imwrite(str(flight / "photos" / "P_00.png"), rendered.rgb_HW3[..., ::-1])
+    cv2.imwrite(str(flight / "photos" / "P_00.png"), rendered.rgb_HW3[..., ::-1] ^ 1)
     document["photos"][0] |= {"width": 120, "height": 90, "focal_length_px": [150, 160], "principal_point_px": [70, 40]}
     (flight / "cameras.json").write_text(json.dumps(document))
     rest = ",".join(f"P_{k:02d}" for k in range(1, 10))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen import sections
+from datagen import sections, splits, staging
 
 
 def stems(count: int) -> list[str]:
@@ -20,7 +20,7 @@ def stems(count: int) -> list[str]:
 
 def test_split_is_the_published_permutation():
     names = stems(47)
-    parts = sections.split_stems(names[::-1], sections.FLIGHT_SHARES)
+    parts = splits.split_stems(names[::-1], splits.FLIGHT_SHARES)
     np.random.seed(2021)
     order = np.random.permutation(np.arange(47))
     assert [len(part) for part in parts.values()] == [18, 4, 25]
@@ -31,7 +31,7 @@ def test_split_is_the_published_permutation():
 
 @pytest.mark.parametrize("count", [2, 9, 10, 30, 1000])
 def test_split_covers_everything_once(count):
-    parts = sections.split_stems(stems(count), sections.LHS_SHARES)
+    parts = splits.split_stems(stems(count), splits.LHS_SHARES)
     assert sorted(parts["train"] + parts["val"]) == stems(count) and len(parts["train"]) == count * 9 // 10
 
 
@@ -40,44 +40,44 @@ def test_split_covers_everything_once(count):
     [(3, (1, 1, 1)), (4, (1, 1, 2)), (5, (2, 1, 2)), (9, (3, 1, 5)), (10, (4, 1, 5)), (20, (8, 2, 10))],
 )
 def test_few_photos_leave_no_part_empty(count, sizes):
-    parts = sections.split_stems(stems(count), sections.FLIGHT_SHARES)
+    parts = splits.split_stems(stems(count), splits.FLIGHT_SHARES)
     assert tuple(len(part) for part in parts.values()) == sizes and sorted(sum(parts.values(), [])) == stems(count)
 
 
-@pytest.mark.parametrize(("count", "shares"), [(2, sections.FLIGHT_SHARES), (1, sections.LHS_SHARES)])
+@pytest.mark.parametrize(("count", "shares"), [(2, splits.FLIGHT_SHARES), (1, splits.LHS_SHARES)])
 def test_fewer_images_than_parts_are_refused_at_once(count, shares):
     with pytest.raises(ValueError, match=f"{count} image.* too few: train, .*at least one each .*--split"):
-        sections.split_stems(stems(count), shares)
+        splits.split_stems(stems(count), shares)
 
 
 def test_split_record_is_obeyed(tmp_path):
     record = tmp_path / "s_lhs_split.txt"
     parts = {"train": ["s_001"], "val": ["s_000", "s_002"]}
-    assert sections.obeyed_split(record, stems(3), sections.LHS_SHARES) != parts
-    sections.write_split_record(record, parts)
+    assert splits.obeyed_split(record, stems(3), splits.LHS_SHARES) != parts
+    splits.write_split_record(record, parts)
     lines = ["Subset section ***train***", "s_001", "Subset section ***val***", "s_000", "s_002"]
     assert record.read_text().splitlines() == lines
-    assert sections.obeyed_split(record, stems(3), sections.LHS_SHARES) == parts
+    assert splits.obeyed_split(record, stems(3), splits.LHS_SHARES) == parts
     with pytest.raises(ValueError, match="1 stems are in no part: s_003"):
-        sections.obeyed_split(record, stems(4), sections.LHS_SHARES)
+        splits.obeyed_split(record, stems(4), splits.LHS_SHARES)
     with pytest.raises(ValueError, match="1 stems are not in the data: s_002"):
-        sections.obeyed_split(record, stems(2), sections.LHS_SHARES)
-    assert sections.obeyed_split(record, stems(4), sections.LHS_SHARES, redraw=True) == sections.split_stems(
-        stems(4), sections.LHS_SHARES
+        splits.obeyed_split(record, stems(2), splits.LHS_SHARES)
+    assert splits.obeyed_split(record, stems(4), splits.LHS_SHARES, redraw=True) == splits.split_stems(
+        stems(4), splits.LHS_SHARES
     )
-    assert sections.obeyed_split(record, stems(3), sections.LHS_SHARES, redraw=True) == parts
+    assert splits.obeyed_split(record, stems(3), splits.LHS_SHARES, redraw=True) == parts
     record.write_text("s_001\n" + record.read_text())
     with pytest.raises(ValueError, match="'s_001' stands before any"):
-        sections.read_split_record(record)
+        splits.read_split_record(record)
 
 
 def test_given_split_forms(tmp_path):
     words = ["train=s_001.jpg", "test=s_000,s_002"]
     expected = {"train": ["s_001"], "test": ["s_000", "s_002"]}
-    assert sections.read_split(words, stems(3)) == expected
+    assert splits.read_split(words, stems(3)) == expected
     path = tmp_path / "split.json"
     path.write_text('{"train": ["s_001"], "val": [], "test": ["photos/s_002.JPG", "s_000"]}')
-    assert sections.read_split([str(path)], stems(3)) == expected
+    assert splits.read_split([str(path)], stems(3)) == expected
     for bad, message in (
         (["train=s_001", "test=s_000"], "in no part: s_002"),
         (["train=s_001,s_000", "test=s_000,s_002"], "listed twice: s_000"),
@@ -85,20 +85,20 @@ def test_given_split_forms(tmp_path):
         (["training=s_001,s_000,s_002"], "unknown sections \\['training'\\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            sections.read_split(bad, stems(3))
+            splits.read_split(bad, stems(3))
     with pytest.raises(FileNotFoundError, match="split .*none.json"):
-        sections.read_split([str(tmp_path / "none.json")], stems(3))
+        splits.read_split([str(tmp_path / "none.json")], stems(3))
 
 
 def test_photos_of_a_split_may_be_called_by_file_or_folder():
     photos = {"f1_A": "f1/A.JPG", "f2_A": "f2/A.JPG", "DJI (1)": "f1/DJI (1).jpg"}
     called = ["train=f1/A.JPG,f1/DJI (1)", "test=f2_A"]
-    assert sections.read_split(called, list(photos), photos) == {"train": ["DJI (1)", "f1_A"], "test": ["f2_A"]}
+    assert splits.read_split(called, list(photos), photos) == {"train": ["DJI (1)", "f1_A"], "test": ["f2_A"]}
     with pytest.raises(ValueError, match="'A.JPG' is the name of 2 photos; call them f1_A, f2_A"):
-        sections.read_split(["train=A.JPG,DJI (1)", "test=f2_A"], list(photos), photos)
+        splits.read_split(["train=A.JPG,DJI (1)", "test=f2_A"], list(photos), photos)
     # Not every A of any folder is one of them.
     with pytest.raises(ValueError, match="not in the data: B"):
-        sections.read_split(["train=f1/B.JPG,DJI (1),f1_A", "test=f2_A"], list(photos), photos)
+        splits.read_split(["train=f1/B.JPG,DJI (1),f1_A", "test=f2_A"], list(photos), photos)
 
 
 def names_in(folder) -> list[str]:
@@ -108,7 +108,7 @@ def names_in(folder) -> list[str]:
 
 def make(scene_dir, *names, content="new", overwrite=False, **files):
     """Makes sections with one file of this content each, and files beside them."""
-    with sections.new_sections(scene_dir, list(names), overwrite=overwrite) as staged:
+    with staging.new_sections(scene_dir, list(names), overwrite=overwrite) as staged:
         for name in names:
             (staged[name] / "file").write_text(content)
         for name, text in files.items():
@@ -117,7 +117,7 @@ def make(scene_dir, *names, content="new", overwrite=False, **files):
 
 def test_sections_appear_together_at_the_end(tmp_path):
     scene_dir = tmp_path / "data" / "scene"
-    with sections.new_sections(scene_dir, ["a", "b"]) as staged:
+    with staging.new_sections(scene_dir, ["a", "b"]) as staged:
         for name in ("a", "b"):
             (staged[name] / "file").write_text("new")
         staged["record"].write_text("new")
@@ -128,7 +128,7 @@ def test_sections_appear_together_at_the_end(tmp_path):
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_failure_leaves_nothing(tmp_path, failure):
     scene_dir = tmp_path / "data" / "scene"
-    with pytest.raises(failure), sections.new_sections(scene_dir, ["a"]) as staged:
+    with pytest.raises(failure), staging.new_sections(scene_dir, ["a"]) as staged:
         (staged["a"] / "file").write_text("half")
         raise failure
     assert not (tmp_path / "data").exists()
@@ -138,7 +138,7 @@ def test_existing_sections(tmp_path):
     make(tmp_path, "a", content="old")
     with pytest.raises(FileExistsError, match="already there: .*/a"):
         make(tmp_path, "a", "b")
-    with pytest.raises(RuntimeError), sections.new_sections(tmp_path, ["a"], overwrite=True):
+    with pytest.raises(RuntimeError), staging.new_sections(tmp_path, ["a"], overwrite=True):
         raise RuntimeError
     assert (tmp_path / "a" / "file").read_text() == "old", "a failed replacement keeps the old section"
     make(tmp_path, "a", overwrite=True)
@@ -146,7 +146,7 @@ def test_existing_sections(tmp_path):
 
 
 def test_what_another_run_made_meanwhile_is_not_replaced(tmp_path):
-    with pytest.raises(FileExistsError, match="already there"), sections.new_sections(tmp_path, ["a"]):
+    with pytest.raises(FileExistsError, match="already there"), staging.new_sections(tmp_path, ["a"]):
         make(tmp_path, "a", content="other")
     assert (tmp_path / "a" / "file").read_text() == "other" and names_in(tmp_path) == ["a"]
 
@@ -187,8 +187,8 @@ def test_a_kill_anywhere_in_the_swap_never_mixes_old_and_new(tmp_path):
         if "new" in seen.values():
             assert (scene_dir / "record").read_text() == "new"
         # A second kill, in the repair, is no worse.
-        in_a_process_killed_before_call(1, lambda folder=scene_dir: sections.finish_interrupted(folder))
-        sections.finish_interrupted(scene_dir)
+        in_a_process_killed_before_call(1, lambda folder=scene_dir: staging.finish_interrupted(folder))
+        staging.finish_interrupted(scene_dir)
         after = {(scene_dir / name).read_text() for name in ("train/file", "val/file", "record")}
         assert len(after) == 1 and names_in(scene_dir) == ["record", "train", "val"]
         finished |= after
@@ -200,7 +200,7 @@ def test_a_kill_anywhere_in_the_swap_never_mixes_old_and_new(tmp_path):
 def test_leftovers_of_a_killed_run_are_removed_and_those_of_a_living_one_are_not(tmp_path):
     dead = tmp_path / ".making-dead" / "new" / "a"
     dead.mkdir(parents=True)
-    with sections.new_sections(tmp_path, ["a"]) as staged:
+    with staging.new_sections(tmp_path, ["a"]) as staged:
         assert not dead.exists()
         make(tmp_path, "b")
         assert staged["a"].is_dir()

@@ -22,7 +22,7 @@ from .test_photo_sources import dji_photo
 
 LV95 = declared("EPSG:2056")
 CENTRE = np.array([[LEFT + 100, TOP - 100]])
-# Forms of the four published files; the ranges are those of their places.
+# The four published files: three of single views, one of walks (in three sizes, over any of the ranges).
 EPFL = {
     "nbImages": 15000, "lonRange": [6.561020, 6.577407], "latRange": [46.518102, 46.521380], "hRange": [500, 600],
     "yawRange": [0, 360], "pitchRange": [-90, -30], "rollRange": [-15, 15],
@@ -31,7 +31,10 @@ COMBALLAZ = {
     **EPFL, "nbImages": 30000, "lonRange": [7.065, 7.077], "latRange": [46.3705, 46.3825], "hRange": [100, 200],
     "pitchRange": [-90, -45], "heightRef": "PROJ_DIR/data/dtm.tif",
 }  # fmt: skip
-DEMO = {**EPFL, "nbImages": 3, "hRange": [600, 700], "pitchRange": [-90, -60]}
+DEMO = {
+    **EPFL, "nbImages": 3, "lonRange": [6.539770, 6.551614], "latRange": [46.525280, 46.542231], "hRange": [600, 700],
+    "pitchRange": [-90, -60],
+}  # fmt: skip
 WALK = {key: value for key, value in EPFL.items() if key != "nbImages"} | {
     "nbSeq": 15, "seqLen": 1000, "maxTransVel": [30, 30, 5], "maxRotVel": [5, 2, 1],
 }  # fmt: skip
@@ -71,13 +74,20 @@ def test_the_published_files_are_accepted(project, tmp_path):
     epfl = sampling.read_preset(project(EPFL))
     assert (epfl.count, epfl.geographic, epfl.height_reference, epfl.height_file) == (15000, True, "ellipsoid", None)
     assert epfl.horizontal == ((6.561020, 6.577407), (46.518102, 46.521380)) and epfl.roll == (-15, 15)
-    assert sampling.read_preset(project(DEMO)).height == (600, 700)
+    demo = sampling.read_preset(project(DEMO))
+    assert (demo.count, demo.height_reference, demo.height, demo.pitch) == (3, "ellipsoid", (600, 700), (-90, -60))
+    assert demo.horizontal == ((6.539770, 6.551614), (46.525280, 46.542231))
     with pytest.raises(FileNotFoundError, match=r"heightRef PROJ_DIR/data/dtm.tif: no such file, looked in .*scripts"):
         sampling.read_preset(project(COMBALLAZ))
     (tmp_path / "data" / "dtm.tif").write_bytes(b"")
-    assert sampling.read_preset(project(COMBALLAZ)).height_file == tmp_path / "data" / "dtm.tif"
+    comballaz = sampling.read_preset(project(COMBALLAZ))
+    assert comballaz.height_file == tmp_path / "data" / "dtm.tif" and comballaz.height == (100, 200)
+    assert comballaz.count == 30000 and comballaz.pitch == (-90, -45) and comballaz.yaw == (0, 360)
     walk = sampling.read_preset(project(WALK))
     assert walk.count == 15000 and walk.walk == sampling.WalkLimits(15, 1000, (30, 30, 5), (5, 2, 1))
+    above = sampling.read_preset(project({**WALK, "nbSeq": 30, "heightRef": COMBALLAZ["heightRef"]}))
+    assert above.walk.count == 30 and above.height_file == comballaz.height_file
+    assert sampling.read_preset(project({**WALK, "nbSeq": 2, "seqLen": 50})).count == 100
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dataloader.check.__main__ import main
 from dataloader.check.run import check_data
 from dataloader.check.sample import SampleFiles, inspect
 from tests.conftest import write_plane_section
+from tests.kept import assert_kept
 
 LABELS = ("init", "depth", "normal")
 FLIPPED_YZ = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
@@ -142,7 +143,7 @@ BROKEN = {
         SIM, lambda s: change_poses(s, lambda T: T @ np.diag([2, 2, 2, 1.0])), "bad-pose", FIRST, "not a camera-to-",
     ),
     "a mirrored rotation": (
-        SIM, lambda s: change_poses(s, lambda T: T @ np.diag([-1.0, 1, 1, 1])), "bad-pose", FIRST, "not a camera-to",
+        SIM, lambda s: change_poses(s, lambda T: T @ np.diag([-1.0, 1, 1, 1])), "bad-pose", FIRST, "its rotation mirrors",
     ),
     "a calibration of words": (SIM, lambda s: calibrate(s, "f 64"), "bad-calibration", FIRST, "table of numbers"),
     "a focal length in millimetres": (
@@ -183,6 +184,10 @@ BROKEN = {
     "classes as real numbers": (
         SIM, lambda s: save_codes(s, np.float32), "label-type", SECOND, "float32 values, LAS codes as uint8",
     ),
+    "classes on the label grid": (
+        SIM, lambda s: save_codes(s, lambda c: c[4::8, 4::8]), "coarse-classes", SECOND,
+        r"\[8, 12\] classes, one a label cell",
+    ),
     "classes of another size": (
         SIM, lambda s: save_codes(s, lambda c: c[:, :-8]), "label-shape", SECOND, r"\[64, 88\]",
     ),
@@ -190,7 +195,8 @@ BROKEN = {
         SIM, lambda s: change_poses(s, np.linalg.inv), "world-to-camera", FIRST, "the pose were world-to-camera",
     ),
     "OpenGL axes": (
-        SIM, lambda s: change_poses(s, lambda T: T @ np.diag([1.0, -1, -1, 1])), "opengl-axes", FIRST, "OpenGL",
+        SIM, lambda s: change_poses(s, lambda T: T @ np.diag([1.0, -1, -1, 1])), "opengl-axes", FIRST,
+        r"lie behind the camera, at most 2.0 px is right \(6 of 6 .* \(OpenGL\)",
     ),
     "a focal length before resizing": (
         SIM, lambda s: calibrate(s, "160"), "focal-length", FIRST, r"2.5 times .*160 px .* 64 px by",
@@ -214,7 +220,7 @@ BROKEN = {
         SIM, lambda s: change_poses(s, in_degrees), "degrees-for-radians", FIRST, "degrees were taken for radians",
     ),
     "another origin": (
-        SIM, lambda s: change_poses(s, lambda T: T + moved(500, 0, -40)), "wrong-origin", FIRST, "by -500 .* 40",
+        SIM, lambda s: change_poses(s, lambda T: T + moved(500, 0, -40)), "wrong-origin", FIRST, "by -500 0 40 m",
     ),
     "a pose of another image": (
         SIM, lambda s: exchange(one(s, "poses", 2), one(s, "poses", 5)), "wrong-pose", f"{SIM}/view_002",
@@ -244,7 +250,8 @@ BROKEN = {
         "pair-stems", f"{REAL}/view_000", "in only one of",
     ),
     "a photo's pose is not its render's": (
-        REAL, lambda s: change_poses(s, lambda T: T + moved(0, 0.05, 0), slice(1, 2)), "pair-poses", PHOTO, "0.05 m",
+        REAL, lambda s: change_poses(s, lambda T: T + moved(0, 0.05, 0), slice(1, 2)), "pair-poses", PHOTO,
+        "poses 0.05 m and 0 degrees apart",
     ),
     "a photo's labels are not its render's": (
         REAL, lambda s: change_labels(s, "depth", lambda d: d + 0.01, slice(1, 2)), "pair-labels", PHOTO, ": depth",
@@ -268,7 +275,7 @@ BROKEN = {
     "almost a test pose in training": (
         SIM, lambda s: (shutil.copy(one(s.parent / TEST, "poses"), one(s, "poses", 3)),
                         change_poses(s, lambda T: T + moved(0.1, 0, 0), slice(3, 4))),
-        "near-pose", f"{TEST}/view_001", r"nearly the same pose \(0.1 m, \S+ degrees off",
+        "near-pose", f"{TEST}/view_001", r"nearly the same pose \(0.1 m and 0 degrees off",
     ),
     "one image twice": (
         SIM, lambda s: shutil.copy(one(s, "rgb", 1), one(s, "rgb", 4)), "repeated-image", f"{SIM}/view_004", "as view_001",
@@ -304,6 +311,8 @@ def test_every_kind_of_broken_data_is_found_and_named(scene, name):
     assert any(re.fullmatch(place, f.place) and re.search(said, f.text) for f in of_kind), [
         (f.place, f.text) for f in of_kind
     ]
+    said_of_all = [[f.kind, f.severity, f.place, f.text.replace(str(scene), "SCENE")] for f in report.findings]
+    assert_kept("broken-data", said_of_all, part=name)
     # Nobody else's samples are called wrong.
     touched = {section, section.replace("_real", "_sim")} | {place.split("/")[0]}
     errors = [f for f in report.findings if f.severity == "error" and f.section not in touched | {TEST_SIM}]
@@ -322,6 +331,18 @@ def test_one_bad_file_does_not_hide_another(scene):
         ("world-to-camera", f"{SIM}/view_002"),
         ("unreadable-label", "val_sim/view_000"),
     } <= found
+
+
+def test_a_few_samples_are_photos_with_their_renders(scene):
+    """The rest is paired all the same; what a few training images see is not all that they all do."""
+    for folder in ("rgb", "poses", "calibration", *LABELS, "semantics"):
+        one(scene / REAL, folder, 0).unlink()
+    assert [(f.kind, f.text) for f in check_data(scene, limit=1, workers=1).findings] == [
+        ("pair-stems", "1 samples are in only one of train_drone_real and train_drone_sim: view_000")
+    ]
+    change_poses(scene / REAL, lambda T: T + moved(0, 0.05, 0), slice(0, 1))
+    kinds = {(f.kind, f.place) for f in check_data(scene, limit=1, workers=1).findings if f.severity == "error"}
+    assert kinds == {("pair-stems", f"{REAL}/view_000"), ("pair-poses", PHOTO)}
 
 
 def test_processes_find_the_same(scene, monkeypatch):

@@ -1,4 +1,4 @@
-"""A scene of a few small views, and the six stages trained on it once."""
+"""A scene of a few small views, and the six stages trained once on a miniature of the demo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from datagen.demo.build import build_demo
+from datagen.demo.settings import DemoSettings, FlightSettings, WorldSettings
 from ddloc.loop import train_stage
 from ddloc.options import StageOptions
 from ddloc.translated import generate
@@ -18,6 +20,12 @@ STAGES = ("C", "T", "A", "I", "joint", "finetune")
 # 64 px is the least that the inpainter's discriminator takes.
 SMALL = ("--image_height", 64, "--width", 8, "--batch_size", 2, "--total_epoch_num", 2, "--save_steps", 1,
          "--device", "cpu", "--precision", "float32")  # fmt: skip
+# Three training photos, one validation photo.
+DEMO = DemoSettings(
+    seed=3, num_images=4, num_photos=8, width=96, height=64, focal_px=64.0,
+    world=WorldSettings(texel_m=1.35, surface_factor=1),
+    flight=FlightSettings(headings_deg=(90.0, 270.0), pitches_deg=(-80.0, -58.0), span=0.42),
+)  # fmt: skip
 OF_STAGE = {
     "C": ("--data_augment",),
     "T": ("--isbuffer", "--paired_share", 0.5),
@@ -54,7 +62,8 @@ def write_scene(root: Path, photos: int = 3) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """Folder of the data sets; its out/ddloc-scene holds all six stages. Not to be changed."""
-    root = write_scene(tmp_path_factory.mktemp("ddloc"))
+    root = tmp_path_factory.mktemp("ddloc")
+    build_demo(DEMO, root, workers=1).rename(root / "scene")
     for stage in STAGES:
         options = small_options(root, stage)
         if stage == "finetune":

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import ddloc.loop as loop
 import eval_ddloc
 import generate_translated
 import train_ddloc
@@ -74,27 +73,30 @@ def test_every_stage_starts_from_what_the_ones_before_chose(trained):
     assert sections == ["train_drone_real", "train_drone_sim", "train_sim", "val_drone_real", "val_drone_sim"]
 
 
+class Killed(BaseException):
+    """Ends a training as kill -9 does: nothing is saved on the way out."""
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_is_exact(trained, tmp_path, monkeypatch, stage):
-    """Stopped inside the second epoch, after the buffer has filled and a checkpoint has been validated."""
+    """Ended inside the second epoch, a step after the last state: that step is done again, and logged once."""
     root = copied(trained, tmp_path, without=[stage])
-    monkeypatch.setattr(loop, "_STATE_EVERY_SECONDS", 0.0)
     cls = STAGE_CLASSES[stage]
     original, calls = cls.step, []
 
     def step(self, *arguments):
         calls.append(1)
         if len(calls) == 4:
-            raise ValueError("stop")
+            raise Killed
         return original(self, *arguments)
 
     monkeypatch.setattr(cls, "step", step)
-    with pytest.raises(ValueError, match="stop"):
+    with pytest.raises(Killed):
         train_stage(small_options(root, stage))
     with pytest.raises(FileExistsError, match="--auto_resume"):
         train_stage(small_options(root, stage))
     train_stage(small_options(root, stage, "--auto_resume"))
-    assert len(calls) == 5  # four steps and the one that failed: three were not done again
+    assert len(calls) == 6  # of four steps; the fourth ended it, and the third was done again
     whole, resumed = (torch.load(project(r) / stage / "resume_state.pt", weights_only=True) for r in (trained, root))
     for name, weights in whole["networks"].items():
         assert all(torch.equal(weights[key], resumed["networks"][name][key]) for key in weights), name
@@ -146,6 +148,23 @@ def test_the_discriminator_judges_two_thirds_of_the_joint_training(trained):
     assert judged[0] > 0 and judged[1] == 0
 
 
+def test_the_discriminator_sees_both_sides_normalised_alike(trained):
+    """With augmented images, too: what it is shown as true is a render as C takes it, as fake what was painted."""
+    options = small_options(trained, "joint", "--data_augment")
+    data = open_data(options)
+    trainer = STAGE_CLASSES["joint"](options, build_record(options, data, None), options.project_dir, CPU)
+    shown, painted, regressed = [], [], []
+    trainer.networks["D_synthetic"].register_forward_pre_hook(lambda net, inputs: shown.append(inputs[0]))
+    trainer.networks["C"].register_forward_pre_hook(lambda net, inputs: regressed.append(inputs[0]))
+    trainer.translation.inpainter.register_forward_hook(lambda net, inputs, output: painted.append(output.clamp(0, 1)))
+    real, partner = collate_pairs([data.pairs[0, 0]])
+    trainer.step(real, partner, Moment(3, 0, 0.0))
+    expected = trainer.normalise(painted[0])
+    assert torch.equal(shown[0], expected) and torch.equal(shown[2], expected)  # its generator's turn, then its own
+    assert torch.equal(shown[1], regressed[1]) and not torch.equal(regressed[1], trainer.normalise(trainer.images(partner)))
+    assert painted[0].shape[-2:] != trainer.images(real).shape[-2:]  # scaled before it was translated
+
+
 def test_poses_turn_with_augmented_images(trained):
     """Labels of an augmented batch still project onto their cells: neither pose nor intrinsics are those of the file."""
     from ddloc.losses import initialisation_loss
@@ -191,7 +210,7 @@ def test_a_stage_before_its_time_says_what_to_train(tmp_path):
 @pytest.mark.parametrize(
     "stage, arguments, message",
     [
-        ("T", ("--data_augment",), "--data_augment has an effect in stages C and finetune only, not in T"),
+        ("T", ("--data_augment",), "--data_augment has an effect in stages C, joint, finetune only, not in T"),
         ("C", ("--network_in", "w.net"), "--network_in starts stage C with --regressor transposenet only"),
         ("C", ("--width", 12), "--width must be a multiple of 8, got 12"),
         ("C", ("--img_normalize", "rural"), "unknown --img_normalize 'rural'"),

@@ -129,6 +129,8 @@ def test_what_a_calibration_says_is_in_the_records(tmp_path):
     assert calibration.bound_m == 4.0 and 4.0 in calibration.bounds_m and calibration.photos == 40  # 5 % of 80 m
     gathered.judge_by(calibration)
     content = json.loads(json.dumps(gathered.to_json(), allow_nan=False))
+    held = content["normalised_squared_error"]
+    assert held.keys() == {"as_given", "calibrated"} and held["as_given"]["mean"] > 0 and held["calibrated"]["median"] > 0
     assert content["reliability"]["photos"] == 40 and content["reliability"]["verdicts"] == {"ok": [40, 1.0]}
     image = content["images"][3]
     assert image["verdict"] == "ok" and image["probability"] == image["probabilities"]["4m"] > 0.5
@@ -230,11 +232,12 @@ def test_report_flags_that_make_no_sense(tmp_path):
 def test_a_refined_pose_is_a_success_whatever_the_coarse_one_was():
     coarse = ImageRecord.of(result(9.0, success=False), None)
     covariance_66 = np.diag([1e-6] * 3 + [1e-4] * 3)
-    found = Refinement(True, "", np.eye(4), covariance_66, 0.99, 0.8, 0.7, 0.1, 0.2, 0.9, 4, 0.5)
+    found = Refinement(True, "", np.eye(4), covariance_66, 0.99, 0.8, 0.7, 0.1, 0.2, 0.9, 4, 0.5, 0.005)
     refined = coarse.refined(RefinedPose(found, 0.25, 0.1), None)
     assert not coarse.success and refined.success and refined.stage == "refined"
     assert (refined.position_error_m, refined.rotation_error_deg, refined.inlier_share) == (0.25, 0.1, 0.8)
     assert (refined.confidence, refined.score, refined.seconds, refined.inliers) == (0.99, 0.7, 0.5, None)
     np.testing.assert_array_equal(refined.covariance_66, covariance_66)
+    assert refined.map_m == refined.sample.map_m == 0.005
     refused = replace(found, accepted=False, reason="the patches held out are no nearer")
     assert coarse.refined(RefinedPose(refused, 9.0, 1.0), None) is coarse

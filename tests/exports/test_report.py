@@ -154,7 +154,7 @@ def test_a_browser_shows_and_blinks(browser, tmp_path, second, seen):
     subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,580",
          f"--screenshot={shot}", path.as_uri()],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     picture_HW3 = cv2.imread(str(shot))[..., ::-1].astype(int)
     shown = {

@@ -175,13 +175,13 @@ def scaled(by):
         (torch.eye(4)[None], r"4 x 4 matrix, found shape \(1, 4, 4\)"),
         (broken((0, 3), float("inf")), "NaN or infinite"),
         (broken((3, 3), float("nan")), "NaN or infinite"),
-        (broken((3, 3), 0.01), "rigid"),
-        (broken((3, 0), -0.01), "rigid"),
+        (broken((3, 3), 0.01), "rigid transform .its last row is not 0 0 0 1"),
+        (broken((3, 0), -0.01), "its last row is not 0 0 0 1"),
         (sheared(0.01), "rotation off by 0.01"),
         (sheared(-0.01), "rotation off by 0.01"),
         (scaled(1.01), "rotation off by 0.02"),
         (scaled(0.99), "rotation off by 0.02"),
-        (torch.diag(torch.tensor([1.0, 1, -1, 1])), "rotation off by 0"),  # a mirror image
+        (torch.diag(torch.tensor([1.0, 1, -1, 1])), "its rotation mirrors"),
         (torch.diag(torch.tensor([0.0, 0, 0, 1])), "rotation off by 1"),
     ],
 )

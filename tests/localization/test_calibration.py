@@ -18,6 +18,7 @@ from localization.calibration import (
     calibration_path,
     fit,
     judged,
+    normalised_squared_errors,
     raw_probability,
     reliability,
     write_calibration,
@@ -88,6 +89,30 @@ def test_what_cells_err_in_common_is_learned_from_the_predicted_deviation(common
     assert held.within_two_sigma == pytest.approx(0.74, abs=0.1)
     if common == 2.0:
         assert held.auroc > 0.75
+        # Of six degrees of freedom the three of the position are off by what is in common.
+        assert np.mean(normalised_squared_errors(with_sigma(200, common))) > 100
+    assert np.mean(normalised_squared_errors(with_sigma(200, common), calibration)) == pytest.approx(1.0, abs=0.2)
+    assert len(normalised_squared_errors([Sample(0.0, UNKNOWN, False, np.zeros(3), np.zeros(3))])) == 0
+
+
+@pytest.mark.parametrize("common", [0.3, 2.0])
+def test_what_refined_poses_err_in_common_is_learned_in_units_of_the_maps_error(common):
+    """Covariances hold the map's error as it is assumed; the network's deviation, which is far larger, has no say."""
+    rng, map_m, own = np.random.default_rng(0), 0.2, np.diag([1e-4] * 3 + [0.01] * 3)
+    held = own + np.diag([0.0] * 3 + [map_m**2] * 3)
+    samples = [
+        replace(s, position_error_3=s.position_error_3 + common * map_m * rng.normal(size=3), sigma_m=5.0, map_m=map_m,
+                covariance_66=held)
+        for s in photos(300, covariance=own)
+    ]  # fmt: skip
+    calibration = fit(samples, [3.0], 3.0, {})
+    total = calibration.believed(held, 5.0, map_m)[3, 3]
+    assert total == pytest.approx((calibration.common * map_m) ** 2 + 0.01 * calibration.position_scale**2)
+    assert total == pytest.approx((common * map_m) ** 2 + 0.01, rel=0.15)
+    assert calibration.judge_sample(samples[0]).covariance_66[3, 3] == pytest.approx(total)
+    # Without photos of which anything is known, a pose is believed as it says itself.
+    untaught = fit([Sample(0.0, UNKNOWN, False, np.zeros(3), np.zeros(3))], [3.0], 3.0, {})
+    assert np.allclose(untaught.believed(held, 5.0, map_m), held)
 
 
 def test_beyond_what_validation_has_seen_nothing_is_ok():
@@ -194,5 +219,5 @@ def test_it_is_kept_beside_the_weights_and_bound_to_them(tmp_path):
     write_calibration(weights, calibration)  # what was learned with the old ones is gone
     assert calibration_of(weights, "refined") is None
     path.write_text(json.dumps({"format": "other"}))
-    with pytest.raises(ValueError, match="is not a calibration of version 1"):
+    with pytest.raises(ValueError, match="is not a calibration of version 2: calibrate again"):
         calibration_of(weights)

@@ -23,6 +23,7 @@ from evaluation.predict import Prediction
 from evaluation.refining import open_map, refined_results
 from evaluation.reports import write_results
 from evaluation.run import evaluate
+from localization.refinement import Refinement
 from localization.solving import SolverOptions
 from records.files import write_json
 from tests.evaluation.conftest import COLOURS, make_run, subject
@@ -89,13 +90,27 @@ def test_coarse_and_refined_side_by_side(landscape, scene_dir, tmp_path):
     assert float(rows[0]["refined_sigma_m"]) < 0.5 and rows[2]["refined_sigma_m"] == ""
 
 
+def test_the_matcher_is_handed_to_every_refinement(landscape, scene_dir, monkeypatch):
+    dataset, asked = SectionDataset([scene_dir / "val_drone_real"], "coord", HEIGHT), []
+
+    def refine(photo_HW3, K_33, pose_44, geodata, **options):
+        asked.append(options["matcher"])
+        return Refinement(False, "asked only", pose_44, None, *[0.0] * 6, 0, 0.0)
+
+    monkeypatch.setattr("evaluation.refining.refine", refine)
+    list(refined_results(coord_results(shifted_truth(dataset), SolverOptions()), dataset, None, 240, len))
+    assert asked == [len] * 3
+
+
 def test_flags_of_the_map(scene_dir):
     words = ["scene", "--task", "coord", "--network_in", "w.net"]
     assert not parse_options(words).refines
     with_map = [*words, "--surface", "a.tif", "b.tif", "--ortho", "c.tif"]
     options = parse_options(with_map)
     assert options.refines and options.surface == (Path("a.tif"), Path("b.tif")) and options.refine_height == 240
-    assert not parse_options([*with_map, "--refine", "off"]).refines and parse_options([*words, "--refine", "ncc"]).refines
+    assert not parse_options([*with_map, "--refine", "off"]).refines
+    for matcher in ("ncc", "sift"):
+        assert parse_options([*words, "--refine", matcher]).refines
     for flags, message in ((["--surface", "a.tif"], "--surface and --ortho go together"),):
         with pytest.raises(ValueError, match=message):
             parse_options([*words, *flags])

@@ -27,6 +27,7 @@ from localization.command import LocalizeOptions, with_recorded_map
 from localization.geodata import Geodata
 from localization.intrinsics import intrinsics_from
 from localization.localizer import Localizer, Model
+from localization.matchers import sift_pairs
 from localization.photos import Photo, find_sources, photos_of, read_photo, upright
 from localization.writing import write_answers
 from networks import Architecture, TransPoseNet, save_network
@@ -114,6 +115,7 @@ def test_coarse_answers_become_refined_ones_in_order(landscape):
         assert after.size_wh == (WIDTH, HEIGHT) and after.time_s == 7.0 + number and after.sigma == 1.0
         assert after.seconds > after.coarse.seconds > 0
         assert np.sqrt(np.trace(after.covariance_66[3:, 3:])) < 0.5
+        assert after.map_m == geodata.error_m and before.map_m == 0.0
 
 
 def test_photos_of_one_size_share_a_pass(landscape):
@@ -213,7 +215,8 @@ def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path,
     with caplog.at_level("INFO"):
         localizer = Localizer.from_weights(path, device="cpu")
         assert localizer._model.calibrations == {"refined": calibration} and "verdicts" not in caplog.text
-        Localizer.from_weights(path, device="cpu", surface=landscape.surface, ortho=landscape.ortho)
+        with_map = {"surface": landscape.surface, "ortho": landscape.ortho}
+        assert Localizer.from_weights(path, device="cpu", refine="sift", **with_map)._matcher is sift_pairs
     assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
 
 
@@ -389,6 +392,7 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
         ),
         (("--network_in", weights, "--image", photo, *numbers, "--height_above_ground", 100, 5), "needs the geodata"),
         (("--network_in", weights, "--image", photo, *numbers, "--gravity_sigma", 1, "--solver", "published"), "no priors"),
+        (("--network_in", weights, "--image", photo, *numbers, "--refine", "aliked"), "--refine aliked needs the map"),
         (("--network_in", weights, "--image", photo, *numbers, "--surface", photo, "--ortho", photo), "a.png"),
     ]
 

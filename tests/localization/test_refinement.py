@@ -10,10 +10,12 @@ import torch
 from geometry.poses import pose_error
 from localization import refinement
 from localization.geodata import Geodata
+from localization.matchers import sift_pairs
 from localization.patches import PatchGrid, edge_directions, find_peaks, similarities, values_at
 from localization.refinement import refine
+from localization.working import WorkingPhoto
 
-from .conftest import Landscape, moved, pose
+from .conftest import HEIGHT, WIDTH, Landscape, moved, pose
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +54,31 @@ def test_far_poses_come_home_by_the_wide_start(landscape, geodata, monkeypatch):
     assert not refine(photo_HW3, landscape.K_33, start_44, geodata).accepted
 
 
-def test_twice_is_the_same(landscape, geodata):
+def test_far_poses_come_home_by_keypoints(landscape, geodata, monkeypatch):
+    monkeypatch.setattr(refinement._Attempt, "wide_start", lambda self, wide: None)
+    true_44 = pose(landscape, -30.0, 10.0)
+    start_44 = moved(true_44, 20.0, 15.0, 0)
+    photo_HW3 = geodata.render(true_44, landscape.K_33, WIDTH, HEIGHT).rgb_HW3
+    assert not refine(photo_HW3, landscape.K_33, start_44, geodata).accepted
+    refined = refine(photo_HW3, landscape.K_33, start_44, geodata, matcher=sift_pairs)
+    assert refined.accepted and errors(refined.world_from_cam_44, true_44)[0] < 0.3
+
+
+def test_twice_is_the_same_and_no_matcher_is_asked_where_patches_find_the_pose(landscape, geodata):
     true_44 = pose(landscape, 0.0, 0.0)
     photo, start_44 = landscape.photo(true_44), moved(true_44, 2.0, 1.0, 3)
-    first, second = (refine(photo, landscape.K_33, start_44, geodata, seed=4) for _ in range(2))
+    first, second = (refine(photo, landscape.K_33, start_44, geodata, seed=4, matcher=m) for m in (None, pytest.fail))
     assert np.array_equal(first.world_from_cam_44, second.world_from_cam_44)
+    # The orthophoto's pixels are 0.45 m wide.
+    assert geodata.error_m == first.map_m == pytest.approx(0.45 / 12**0.5)
+    assert np.linalg.eigvalsh(first.covariance_66[3:, 3:]).min() > first.map_m**2
 
 
 def test_at_another_place_the_coarse_pose_stays(landscape, geodata):
     for number, (x, y) in enumerate([(-60.0, -40.0), (50.0, 60.0), (10.0, -50.0)]):
         photo_HW3 = landscape.photo(pose(landscape, -x, -y, yaw=-60.0), number)
         start_44 = pose(landscape, x, y)
-        refined = refine(photo_HW3, landscape.K_33, start_44, geodata)
+        refined = refine(photo_HW3, landscape.K_33, start_44, geodata, matcher=sift_pairs)
         assert not refined.accepted and refined.reason and refined.covariance_66 is None
         assert np.array_equal(refined.world_from_cam_44, start_44)
 
@@ -98,7 +113,8 @@ def test_seen_from_much_nearer_patches_follow_the_image(landscape, geodata):
     """At twice the height the same photo gives cells and patches of twice the size, and no fewer of them."""
     true_44 = pose(landscape, 0.0, 20.0)
     photo_HW3 = landscape.photo(true_44)
-    sizes = [refinement._Matcher(photo_HW3, landscape.K_33, geodata, height).grid for height in (80, 160, 500)]
+    photos = [WorkingPhoto.of(photo_HW3, landscape.K_33, height) for height in (80, 160, 500)]
+    sizes = [refinement._PatchMatcher(photo, geodata).grid for photo in photos]
     assert [(g.stride, g.half, g.shape) for g in sizes] == [(4, 5, (20, 30)), (8, 10, (20, 30)), (8, 10, (20, 30))]
 
 

@@ -33,8 +33,10 @@ CASES = {
     ),
     "ddloc_environment": (
         f"{TRAINING}/ddloc.sh", ["field", "in_place", "transposenet"],
-        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2", "LR": "0.01",
-         "IMAGE_HEIGHT": "160", "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8"},
+        {"OUTPUT_DIR": "/out", "DATASETS_DIR": "/data", "EPOCHS": "3", "EPOCHS_T": "5", "BATCH_SIZE": "2",
+         "BATCH_SIZE_C": "4", "LR": "0.01", "LR_joint": "0.001", "IMAGE_HEIGHT": "160",
+         "PROJECT": "mine", "ENC_PRETRAINED": "/w.net", "EXTRA_ARGS": "--tiny --width 8",
+         "EXTRA_ARGS_finetune": "--save_steps 2"},
     ),
     "e2e": (f"{TRAINING}/encoder_e2e.sh", ["urbanscape", "coord", "TINY"], {}),
     "e2e_decoder": (
@@ -122,6 +124,22 @@ def test_quickstart_chains_the_published_steps(repository, tmp_path, arguments):
     positions = iter(programs)
     assert all(any(step in line for line in positions) for step in order)
     assert not any("test_drone" in line for line in programs if "train_single" in line or "select" in line)
+
+
+def test_a_fast_quickstart_trains_by_the_preset_in_folders_of_its_own(repository):
+    result = run_script(repository, "setup/quickstart.sh", ["--dry-run"], {"PRESET": "fast"})
+    assert result.returncode == 0, result.stderr
+    trainings = [line.split() for line in result.stdout.splitlines() if "train_single_task.py" in line]
+    assert len(trainings) == 2
+    for words in trainings:
+        assert words[words.index("--preset") + 1] == "fast" and words[words.index("--output_dir") + 1].endswith(
+            "output-fast"
+        )
+    pretraining, finetuning = trainings
+    assert "--start_scale" not in pretraining and finetuning[finetuning.index("--start_scale") + 1] == "1"
+    assert "/weights-clean-fast/encoders-pretraining/" in finetuning[finetuning.index("--network_in") + 1]
+    result = run_script(repository, "setup/quickstart.sh", ["--dry-run"], {"PRESET": "slow"})
+    assert result.returncode == 2 and result.stderr == "error: unknown PRESET 'slow'; choose from: fast\n"
 
 
 @pytest.mark.parametrize(

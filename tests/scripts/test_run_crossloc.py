@@ -199,7 +199,7 @@ def test_an_interrupted_miniature_is_completed_by_a_second_call(repository, tmp_
     while not list(tmp_path.glob("out/*/ckpt_iter_0000002.net")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
-    text, _ = first.communicate(timeout=240)
+    text, _ = first.communicate(timeout=600)
     assert first.returncode in (130, -signal.SIGINT) and "continue with --auto_resume" in text, text
     assert not (tmp_path / "weights").exists()
 

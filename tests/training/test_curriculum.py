@@ -8,6 +8,7 @@ import pytest
 from evaluation.reports import Subject, weights_fingerprint, write_results
 from runs.record import SectionRecord, write_record, write_sidecar
 from tests.evaluation.conftest import make_record, subject, write_coord
+from tests.kept import assert_kept
 from tests.scripts.test_dry_run import run_script
 from training.curriculum import COMMANDS_NAME, JOURNAL_NAME, _commands, _training_options, stages, text_table, write_table
 from training.run_folder import DONE_FLAG, folder_of
@@ -93,6 +94,9 @@ def test_every_stage_has_a_row(curriculum):
     assert rows["decoder crossloc"].section == "val_drone_real" and rows["decoder crossloc"].validation_seconds == 9
     assert rows["pretrain depth"].images == 6 and rows["pretrain depth"].selected is None
     assert rows["finetune depth"].training_seconds is None
+    shown = [[line.removeprefix(f"{tmp_path}/") for line in text_table(list(rows.values())).splitlines()]]
+    shown.append([{**vars(row), "selected": row.selected and row.selected.name} for row in rows.values()])
+    assert_kept("curriculum", shown, exact=True)
     decoder = rows["test decoder"]
     assert (decoder.selected, decoder.figure, decoder.images, decoder.validation_seconds) == (weights, 0.75, 1, 11)
 

@@ -26,7 +26,7 @@ DEFAULTS = {
     "tiny": False, "fullsize": False, "uncertainty": "none", "epochs": 50, "optimizer": "adam", "learningrate": 0.0002,
     "no_lr_scheduling": False, "lr_schedule": "step", "depth_relative": False, "device": "auto", "precision": "auto",
     "compile": False, "seed": 2021, "session": "", "ckpt_dir": None, "auto_resume": False, "epoch_plus": False,
-    "debug": False,
+    "debug": False, "preset": None, "start_scale": None,
     # The published augmentation and thresholds, metres and pixels.
     "scale_range": (2 / 3, 1.5), "max_angle": 30.0, "max_tilt": 0.0, "max_shift": 0.0, "jitter": 0.1, "colour_jitter": 0.0,
     "shading": 0.0, "inittolerance": 50.0, "mindepth": 0.1, "softclamp": 100.0, "hardclamp": 1000.0,

@@ -125,11 +125,3 @@ def test_a_training_is_pictured_and_does_not_notice(tmp_path, plane_section, mon
     assert [event.step for event in events] == [2, 6, 10]  # the first step of each epoch
     picture = cv2.imdecode(np.frombuffer(events[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[0] > 60 and picture.std() > 10
-
-
-def test_epochs_of_seconds_are_not_all_drawn(tmp_path, plane_section):
-    plane_section(4)
-    run = train(options(tmp_path, *SMALL, "--epochs", 4))
-    board = EventAccumulator(str(run.output / "tensorboard"))
-    board.Reload()
-    assert len(board.Images("images")) == 1

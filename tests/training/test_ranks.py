@@ -80,7 +80,7 @@ def test_two_processes_stopped_anywhere_and_continued_by_one_equal_one(tmp_path,
         time.sleep(0.02)
     # The one that writes no file.
     os.kill(process_numbered(1, launcher), signal.SIGINT)
-    told, _ = launcher.communicate(timeout=60)
+    told, _ = launcher.communicate(timeout=300)
     assert launcher.returncode != 0 and not run.done
     assert told.count("continue with --auto_resume") == 1
     seen = torch.load(run.state, weights_only=True)["images_seen"]
@@ -125,7 +125,7 @@ def test_two_processes_agree_that_a_loss_is_not_finite_and_continue_what_one_beg
     monkeypatch.setenv("PYTHONPATH", str(repository))
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(repository))
     launcher = torchrun([sys.executable, str(script), *command(repository, tmp_path, *words, "--auto_resume")[2:]])
-    told, _ = launcher.communicate(timeout=60)
+    told, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, told
     run = folder_of(options(tmp_path, *words))
     state = torch.load(run.state, weights_only=True)

@@ -34,26 +34,10 @@ def test_onecycle(progress, factor):
     assert learning_rate("onecycle", 1e-3, 40 * progress, 40) == pytest.approx(1e-3 * factor)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_the_loop_trains_with_the_scheduled_rate(tmp_path, plane_section, optimizer):
+def test_the_loop_trains_with_the_scheduled_rate(tmp_path, plane_section):
+    """That it reaches all groups of the optimizer, `test_loop_parts` knows."""
     plane_section(4)
-    run = train(options(tmp_path, *SMALL, "--epochs", 5, "--lr_schedule", "onecycle", "-lr", 1e-3, "--optimizer", optimizer))
+    run = train(options(tmp_path, *SMALL, "--epochs", 3, "--lr_schedule", "onecycle", "-lr", 1e-3, "--optimizer", "muon"))
     rows = list(csv.DictReader((run.output / "training_log.csv").open()))
-    expected = [learning_rate("onecycle", 1e-3, (int(row["images_seen"]) - 2) / 4, 5) for row in rows]
+    expected = [learning_rate("onecycle", 1e-3, (int(row["images_seen"]) - 2) / 4, 3) for row in rows]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_rate_moves_the_weights(tmp_path, plane_section, monkeypatch):
-    import training.loop as loop
-
-    plane_section(4)
-    seen = []
-    original = loop._Trainer._step
-
-    def step(self, raw, draws, epoch, log):
-        original(self, raw, draws, epoch, log)
-        seen.append({group["lr"] for group in self.optimizer.param_groups})
-
-    monkeypatch.setattr(loop._Trainer, "_step", step)
-    train(options(tmp_path, *SMALL, "--epochs", 3, "--lr_schedule", "onecycle", "-lr", 1e-3))
-    assert seen == [{learning_rate("onecycle", 1e-3, 0.5 * step, 3)} for step in range(6)]

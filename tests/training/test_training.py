@@ -110,15 +110,6 @@ def test_the_weights_are_those_of_the_last_checkpoint(tmp_path, plane_section):
     assert all(torch.equal(latest[key], last[key]) for key in last)
 
 
-@pytest.mark.parametrize(
-    "task, extra", [("depth", []), ("normal", []), ("semantics", ["--fullsize", "--uncertainty", "none"])]
-)
-def test_the_other_tasks_train_too(tmp_path, plane_section, task, extra):
-    plane_section(2)
-    run = train(options(tmp_path, *SMALL, "--epochs", 1, *extra, task=task))
-    assert load_network(run.latest).architecture.task == task
-
-
 def test_training_overfits_one_image(tmp_path, plane_section):
     section = plane_section(1)
     arguments = [

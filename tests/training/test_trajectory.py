@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from networks import load_network
 from tests.training.small_runs import SMALL, options
 from training.loop import train
 
@@ -39,6 +40,7 @@ def test_the_first_steps_are_the_recorded_ones(tmp_path, plane_section, name):
     for section in ("train_drone_sim", "train_drone_real"):
         plane_section(2, f"scene/{section}", seed=1)
     run = train(options(tmp_path, *SMALL, "--precision", "float32", "-lr", 1e-3, "--epochs", 2, *extra, task=task))
+    assert load_network(run.latest).architecture.task == task
     rows = list(csv.DictReader((run.output / "training_log.csv").open()))
     columns = [c for c in rows[0] if c != "seconds_per_image"]
     found = {column: [float(row[column]) for row in rows[:5]] for column in columns}

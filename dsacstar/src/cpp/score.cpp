@@ -52,13 +52,18 @@ struct KernelTable {
   void (*fields[3][2])(const CellPlanes&, int, const PosePlanes&, const ErrorPlanes&, const MixturePlanes&, FieldPlanes);
 };
 
+// DSAC_ONLY_LANES: one variant, of so many lanes, on any CPU; for builds under sanitizers, which take long to compile.
 namespace baseline {
+#ifdef DSAC_ONLY_LANES
+#define DSAC_LANES DSAC_ONLY_LANES
+#else
 #define DSAC_LANES 4
+#endif
 #include "kernels.inl"
 #undef DSAC_LANES
 }  // namespace baseline
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(DSAC_ONLY_LANES)
 #define DSAC_X86 1
 
 #if defined(__clang__)
