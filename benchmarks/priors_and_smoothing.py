@@ -46,12 +46,12 @@ WIDTH, HEIGHT, FOCAL_PX = 360, 240, 240.0
 SPEED_M_S, PHOTO_EVERY_S = 8.0, 1.0
 # How the drone is off its line: deviations, and for how many seconds it stays so.
 _WANDER_M, _WANDER_DEG, _WANDER_S = 0.8, 1.5, 4.0
-GNSS_SIGMA_M, GRAVITY_SIGMA_DEG, HEIGHT_SIGMA_M = 3.0, 1.0, 3.0
+GNSS_SIGMA_M, GRAVITY_SIGMA_DEG, HEIGHT_SIGMA_M = 3.0, 1.0, 4.0
 HARD = ("blurred", "dark", "covered", "cropped")
 ONLY = {
     "GNSS position, 3 m": PriorOptions(gnss_sigma=GNSS_SIGMA_M),
     "gravity, 1 deg": PriorOptions(gravity_sigma=GRAVITY_SIGMA_DEG),
-    "height above ground, 3 m": PriorOptions(height_above_ground=(FlightSettings().height_m, HEIGHT_SIGMA_M)),
+    "height above ground, 4 m": PriorOptions(height_above_ground=(FlightSettings().height_m, HEIGHT_SIGMA_M)),
 }
 ALL = PriorOptions(GNSS_SIGMA_M, None, GRAVITY_SIGMA_DEG, (FlightSettings().height_m, HEIGHT_SIGMA_M))
 # Errors beyond are failures, metres.

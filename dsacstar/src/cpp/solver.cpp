@@ -7,6 +7,7 @@
 
 #include "covariance.h"
 #include "estimators.h"
+#include "least_squares.h"
 #include "parallel.h"
 
 namespace dsacstar {
@@ -45,6 +46,42 @@ double confidence_of(double log_false_alarms, double alternative_ratio, const Ei
   return (1.0 - by_chance) * (1.0 - 0.5 * square * square) * probability_within(centre_covariance, kNear * distance);
 }
 
+// What the cells say of the pose, a Gaussian about it, and the prior, together. Their weight is that of the honest
+// covariance direction by direction: errors that cells have in common leave tilt and shift uncertain, and not the height.
+struct Fused {
+  CameraPose pose;
+  Matrix6d covariance = Matrix6d::Zero();
+  double square = 0;  // squared Mahalanobis distances of the pose from both
+  bool usable = false;
+};
+
+Fused fuse(const CameraPose& pose, const Matrix6d& covariance, const PosePrior& prior) {
+  constexpr int kRounds = 10;
+  constexpr double kSettled = 1e-4;  // standard deviations
+  Fused out;
+  const Vector6d scale = covariance.diagonal().cwiseSqrt().cwiseInverse();
+  if (!scale.allFinite()) return out;
+  const Eigen::FullPivLU<Matrix6d> factor(scale.asDiagonal() * covariance * scale.asDiagonal());
+  if (!factor.isInvertible()) return out;
+  const Matrix6d cells = scale.asDiagonal() * factor.inverse() * scale.asDiagonal();
+  out.pose = pose;
+  Vector6d moved = Vector6d::Zero();
+  for (int round = 0; round < kRounds; ++round) {
+    Matrix6d H = cells;
+    Vector6d g = cells * moved, step;
+    prior.add_normal_equations(out.pose, 1.0, &H, &g);
+    if (!damped_step(H, g, 0.0, &step)) return out;
+    moved += step;
+    out.pose = pose;
+    out.pose.perturb(moved);
+    out.covariance = H.inverse();
+    if (-step.dot(g) < kSettled * kSettled) break;
+  }
+  out.square = moved.dot(cells * moved) + prior.square(out.pose);
+  out.usable = out.pose.finite() && out.covariance.allFinite();
+  return out;
+}
+
 template <Model kModel>
 void solve_loaded(const GridInput& input, const PosePrior& given_prior, const SolveOptions& options, uint64_t seed,
                   Workspace* workspace, SolveResult* result) {
@@ -66,7 +103,28 @@ void solve_loaded(const GridInput& input, const PosePrior& given_prior, const So
     return H;
   };
   PoseCovariance covariance = honest_covariance<kModel>(cells, outcome.best, information(1.0), model, workspace->scratch.data());
-  if (prior.given && std::isfinite(covariance.inflation)) {
+  const auto log_false_alarms = [&](const CameraPose& pose, double inflation) {
+    const int sample = std::min(cells.count, 1024);
+    const double correlated = cells.count < kFewestCorrelated ? 1.0 : std::clamp(inflation, 1.0, cells.count / 12.0);
+    return estimator.false_alarms(pose, sample, std::max(1.0, correlated * sample / cells.count));
+  };
+  bool fused = false;
+  if (prior.given) {
+    RefineLimits alone;
+    alone.max_rounds = options.limits.max_rounds, alone.prior_weight = 0;
+    const Refinement said = estimator.refine(outcome.best.pose, outcome.best.mixture, cells.count, alone);
+    if (said.usable) {
+      const PoseCovariance honest = honest_covariance<kModel>(cells, said, said.H, model, workspace->scratch.data());
+      const Fused both = fuse(said.pose, honest.perturbation, prior);
+      // If they contradict each other, or what the cells say may be chance, the cells are asked again, with the prior.
+      fused = both.usable && both.square < kPriorGate && log_false_alarms(said.pose, honest.inflation) < std::log(kFalseAlarms);
+      if (fused) {
+        outcome.best = said, outcome.best.pose = both.pose;
+        covariance.perturbation = both.covariance, covariance.inflation = honest.inflation;
+      }
+    }
+  }
+  if (prior.given && !fused && std::isfinite(covariance.inflation)) {
     // A prior counts against what the cells really tell: as many times more as their errors are correlated.
     RefineLimits limits;
     limits.max_rounds = options.limits.max_rounds, limits.prior_weight = covariance.inflation;
@@ -92,9 +150,7 @@ void solve_loaded(const GridInput& input, const PosePrior& given_prior, const So
   result->sigma_power = outcome.sigma_power;
   result->noise = std::sqrt(outcome.best.mixture.inlier_var);
   result->covariance = as_camera_motion(covariance.perturbation, pose);
-  const int sample = std::min(cells.count, 1024);
-  const double correlated = cells.count < kFewestCorrelated ? 1.0 : std::clamp(covariance.inflation, 1.0, cells.count / 12.0);
-  const double alarms = estimator.false_alarms(pose, sample, std::max(1.0, correlated * sample / cells.count));
+  const double alarms = log_false_alarms(pose, covariance.inflation);
   const double distance = std::max(pose.apply(Eigen::Vector3d::Zero()).norm(), 1e-12);
   result->confidence = confidence_of(alarms, outcome.second_ratio, result->covariance.bottomRightCorner<3, 3>(), distance);
   result->success = alarms < std::log(kFalseAlarms) && sums.inliers + outcome.best.mixture.inlier_share * cells.count >= CellEstimator<kModel>::kSample;
