@@ -12,6 +12,7 @@ def main() -> int:
     configure_threads()  # before numpy and torch are imported
     from exports.localized import OutputOptions, check_output, photo_of, write_outputs
     from localization.command import LocalizeOptions, localize, scene_of, with_recorded_map
+    from localization.photos import find_sources
     from records.command import FAILURES, exit_status
     from records.options import add_options, options_from
     from runs.messages import explained
@@ -25,7 +26,7 @@ def main() -> int:
     def work() -> None:
         options, wanted = options_from(LocalizeOptions, args), options_from(OutputOptions, args)
         options = with_recorded_map(options)
-        check_output(wanted, bool(options.surface))
+        check_output(wanted, bool(options.surface), find_sources(options.image), options.every)
         localized, localizer = localize(options)
         given = localizer.intrinsics(options.intrinsics)
         write_outputs(

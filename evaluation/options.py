@@ -215,6 +215,8 @@ def parse_options(arguments: Sequence[str], description: str | None = None) -> E
         raise ValueError("--report shows one section of the coord task")
     if options.calibrate and (options.task != "coord" or len(options.section) != 1):
         raise ValueError("--calibrate learns from one section of the coord task")
+    if options.calibrate and options.solver.solver == "published":
+        raise ValueError("--solver published says nothing of its confidence: calibrate with --solver dsacstar")
     if options.calibrate and options.section[0].startswith("test"):
         raise ValueError(f"--calibrate on {options.section[0]} would make its figures worthless; name a validation section")
     if options.error_bound is not None and not options.calibrate:

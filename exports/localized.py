@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datagen.scene import GeoScene
+from exports import mavlink, ros
 from exports.answer_report import write_answer_report
 from exports.footprints import GroundPoint, locate
 from exports.mavlink import write_mavlink
@@ -18,8 +21,8 @@ from exports.ros import write_ros_bag
 from exports.writing import georeference_of, write_all, write_maps
 from localization.answer import Answer
 from localization.intrinsics import Intrinsics
-from localization.photos import Source, photos_of, read_photo
-from localization.smoothing import STAGE, smooth
+from localization.photos import Source, frame_count, is_map, photos_of, read_photo, taken_s, upright_size
+from localization.smoothing import FEWEST, STAGE, smooth
 from records.files import check_writable
 from records.options import option
 
@@ -43,19 +46,65 @@ class OutputOptions:
     mavlink: Path | None = option(None, metavar="FILE", help="a MAVLink log (optional package pymavlink)")
 
 
-def check_output(options: OutputOptions, has_geodata: bool) -> None:
+def check_output(options: OutputOptions, has_geodata: bool, sources: Sequence[Source], every: int = 1) -> None:
     """Raises what would go wrong after the work, before it.
 
+    Args:
+        sources: what will be localised. every: of a video's frames.
     Raises:
-        ValueError: --locate without geodata. FileExistsError: the bag is there. PermissionError: a file cannot be written.
+        ValueError: --locate without geodata or of a pixel that no photo has, --smooth of photos without times of their own,
+            or an optional package is missing. FileExistsError: the bag is there. PermissionError: a file cannot be written.
     """
     if options.locate is not None and not has_geodata:
         raise ValueError("--locate needs --surface and --ortho: nothing else says where the ground is")
+    if options.locate is not None:
+        _check_pixel(options.locate, sources)
+    if options.smooth:
+        _check_times(sources, every)
+    if options.ros2 is not None:
+        ros.check_installed()
+    if options.mavlink is not None:
+        mavlink.check_installed()
     if options.ros2 is not None and options.ros2.exists():
         raise FileExistsError(f"already there: {options.ros2}")
     for path in (options.report, options.ros2, options.mavlink):
         if path is not None:
             check_writable(path.parent, path.name)
+
+
+def _check_pixel(pixel_xy: tuple[float, float], sources: Sequence[Source]) -> None:
+    sizes = set()
+    for source in sources:
+        with suppress(ValueError, OSError):  # what cannot be read is said when its turn comes
+            if source.is_video or not is_map(source.path):
+                sizes.add(upright_size(source))
+    x, y = pixel_xy
+    if sizes and not any(0 <= x <= width and 0 <= y <= height for width, height in sizes):
+        found = " or ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
+        raise ValueError(f"--locate {x:g} {y:g}: no photo has this pixel; they have {found} pixels, turned upright")
+
+
+def _check_times(sources: Sequence[Source], every: int) -> None:
+    count = sum(frame_count(source, every) for source in sources)
+    if count < FEWEST:
+        raise ValueError(f"--smooth makes a track of at least {FEWEST} photos; there are {count}")
+    videos = sum(source.is_video for source in sources)
+    if videos > 1 or 0 < videos < len(sources):
+        raise ValueError("--smooth makes one track: of one video, or of photos")
+    times: dict[str, float | None] = {}
+    for source in sources if not videos else ():
+        with suppress(ValueError, OSError):
+            if not is_map(source.path):
+                times[source.name] = taken_s(source.path)
+    without = [name for name, time_s in times.items() if time_s is None]
+    if without:
+        raise ValueError(
+            f"--smooth needs the time of every photo; {len(without)} have none in their EXIF, such as {without[0]}"
+        )
+    twice = [time_s for time_s, photos in Counter(times.values()).items() if photos > 1]
+    if twice:
+        first, second = [name for name, time_s in times.items() if time_s == twice[0]][:2]
+        raise ValueError(f"--smooth needs a time of its own for every photo; {first} and {second} have the same")
 
 
 def write_outputs(

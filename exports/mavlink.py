@@ -56,6 +56,11 @@ def write_mavlink(answers: Sequence[Answer], georeference: Georeference | None, 
                 log.write(struct.pack(">Q", time_us) + message.pack(link))
 
 
+def check_installed() -> None:
+    """Raises ValueError when the optional package is missing or too old."""
+    _dialect()
+
+
 def _dialect() -> ModuleType:
     # Read when the package is imported: without it floats at a message's end would be cut off as in version 1.
     os.environ.setdefault("MAVLINK20", "1")

@@ -8,6 +8,7 @@ heights are known to be above the ellipsoid.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 import uuid
@@ -37,11 +38,10 @@ def write_ros_bag(answers: Sequence[Answer], georeference: Georeference | None, 
         ValueError: the optional package is missing, or no photo has a pose.
         FileExistsError: the folder is there.
     """
-    try:
-        from rosbags.rosbag2 import Writer
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise ValueError("a ROS 2 bag needs the optional package rosbags (setup/requirements-extras.txt)") from None
+    check_installed()
+    from rosbags.rosbag2 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
     found = [answer for answer in answers if answer.success]
     if not found:
         raise ValueError("no photo has a pose: there is nothing to put into a bag")
@@ -67,6 +67,12 @@ def write_ros_bag(answers: Sequence[Answer], georeference: Georeference | None, 
         _renamed(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_installed() -> None:
+    """Raises ValueError when the optional package is missing."""
+    if importlib.util.find_spec("rosbags") is None:
+        raise ValueError("a ROS 2 bag needs the optional package rosbags (setup/requirements-extras.txt)")
 
 
 def _renamed(temporary: Path, folder: Path) -> None:

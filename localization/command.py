@@ -119,6 +119,8 @@ def localize(options: LocalizeOptions) -> tuple[Localized, Localizer]:
         ValueError, OSError: bad options, weights, geodata or folder, or no photo that could be read; a message for the user.
     """
     refines = options.refines
+    if options.prior.wanted and options.solver.solver == "published":
+        raise ValueError("--solver published takes no priors")
     sources = find_sources(options.image)
     _check_writable(options.output_dir)
     localizer = Localizer.from_weights(
@@ -159,6 +161,7 @@ def _reader_of_priors(options: LocalizeOptions, localizer: Localizer, sources: S
         return None
     paths = {source.name: source.path for source in sources if not source.is_video}
     scene = scene_of(options, localizer) if options.prior.height_above_ground else None
+    priors_of([PhotoFacts()], localizer.frame, options.prior, scene)  # says now what is missing for any photo
 
     def read(photo: Photo) -> dsacstar.Priors | None:
         facts = read_facts(paths[photo.name]) if photo.name in paths else PhotoFacts()

@@ -31,7 +31,7 @@ from localization.geodata import Geodata
 from localization.intrinsics import Intrinsics, intrinsics_from
 from localization.judge import verdict_of, verdict_of_refined
 from localization.matchers import Matcher, matcher_of
-from localization.photos import Photo, read_photo
+from localization.photos import Photo, read_photo, turn_by
 from localization.recorded_map import recorded_map
 from localization.refinement import WORKING_HEIGHTS, Refinement, refine
 from localization.solving import EstimatedPose, SolverOptions, solve_poses
@@ -193,11 +193,42 @@ class Localizer:
             same = list(group)
             for first in range(0, len(same), BATCH_SIZE):
                 answers += self._coarse(same[first : first + BATCH_SIZE])
+        answers = [
+            self._surer_as_stored(photo, prior, answer) for photo, prior, answer in zip(photos, known, answers, strict=True)
+        ]
         if self.geodata is not None:
             with ThreadPoolExecutor(configure_threads()) as pool:
                 answers = list(pool.map(self._refined, photos, answers))
         # Last, since refinement wants the solver's own covariance, in evaluations too.
         return [self._judged(answer) for answer in answers]
+
+    def _surer_as_stored(self, photo: Photo, prior: dsacstar.Priors | None, found: Answer) -> Answer:
+        """The answer to a photo that EXIF turned: as it was stored, where the network is surer of that.
+
+        A camera that looks straight down has no upright; what its EXIF says then is chance, and networks know the headings
+        and the shape of the pictures that they were trained on.
+        """
+        turn_33 = turn_by(photo.orientation)
+        if turn_33 is None or photo.orientation == 1:
+            return found
+        if prior is not None and prior.gravity is not None:
+            down_B3, sigma_deg = prior.gravity
+            prior = replace(prior, gravity=(down_B3 @ turn_33, sigma_deg))
+        (stored,) = self._coarse([(photo.as_stored(), prior)])
+        if (stored.success, stored.confidence or 0.0) <= (found.success, found.confidence or 0.0):
+            return replace(found, seconds=found.seconds + stored.seconds)
+        turn_66, pose_44, covariance_66 = np.eye(6), stored.world_from_cam_44.copy(), stored.covariance_66
+        turn_66[:3, :3], pose_44[:3, :3] = turn_33, pose_44[:3, :3] @ turn_33.T
+        if np.isfinite(covariance_66).all():
+            covariance_66 = turn_66 @ covariance_66 @ turn_66.T
+        return replace(
+            stored,
+            world_from_cam_44=pose_44,
+            K_33=found.K_33,
+            size_wh=found.size_wh,
+            covariance_66=covariance_66,
+            seconds=found.seconds + stored.seconds,
+        )
 
     def _coarse(self, pairs: Sequence[tuple[Photo, dsacstar.Priors | None]]) -> list[Answer]:
         """Answers of the network to photos of one size."""

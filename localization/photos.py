@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _UPRIGHT = {
     1: (False, False, False), 2: (False, True, False), 3: (False, True, True), 4: (False, False, True),
     5: (True, False, False), 6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
 }  # fmt: skip
+# All others undo themselves.
+_BACK = {6: 8, 8: 6}
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,19 @@ class Photo:
         name: see `localization.answer.Answer`.
         image_HW3: uint8 RGB, upright and without distortion. K_33: its intrinsics, float64, pixels.
         time_s: when it was taken, seconds since the epoch, or since the video's start; None where nothing says.
+        orientation: EXIF's, by which the stored picture was turned; 1 where it was not.
     """
 
     name: str
     image_HW3: np.ndarray
     K_33: np.ndarray
     time_s: float | None = None
+    orientation: int = 1
+
+    def as_stored(self) -> Photo:
+        """The picture before it was turned."""
+        image_HW3, K_33 = upright(self.image_HW3, self.K_33, _BACK.get(self.orientation, self.orientation))
+        return replace(self, image_HW3=image_HW3, K_33=K_33, orientation=1)
 
 
 def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
@@ -54,7 +63,7 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
         FileNotFoundError, ValueError: not a whole picture, a map, or its intrinsics are not known.
     """
     header = read_header(path)
-    if _is_map(path):
+    if is_map(path):
         raise ValueError(f"{path} is a map (GeoTIFF), not a photo")
     camera = given.camera_of(path, header)
     image_HW3 = decode_image(path)
@@ -66,10 +75,18 @@ def read_photo(path: Path, given: Intrinsics, name: str | None = None) -> Photo:
     else:
         image_HW3, camera = undistorted(image_HW3, camera)
         image_HW3, K_33 = upright(image_HW3, camera.K_33, header.orientation)
-    return Photo(path.name if name is None else name, image_HW3, K_33, _taken_s(path))
+    return Photo(path.name if name is None else name, image_HW3, K_33, taken_s(path), header.orientation)
 
 
-def _is_map(path: Path) -> bool:
+def turn_by(orientation: int) -> np.ndarray | None:
+    """Rotation [3, 3] from the camera axes of a stored picture to those of the upright one; None where that is mirrored."""
+    exchange, mirror_x, mirror_y = _UPRIGHT[orientation]
+    turn_33 = np.eye(3)[[1, 0, 2]] if exchange else np.eye(3)
+    turn_33 = np.diag([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0, 1.0]) @ turn_33
+    return turn_33 if np.linalg.det(turn_33) > 0 else None
+
+
+def is_map(path: Path) -> bool:
     """Whether a picture says where its pixels lie on the ground: the orthophoto in the folder of a flight is no photo."""
     with Image.open(path) as image:
         return image.format == "TIFF" and any(tag in image.tag_v2 for tag in _PLACE_TAGS)
@@ -89,7 +106,7 @@ def upright(image_HW3: np.ndarray, K_33: np.ndarray, orientation: int) -> tuple[
     return np.ascontiguousarray(image_HW3), intrinsics(fx, fy, cx, cy)
 
 
-def _taken_s(path: Path) -> float | None:
+def taken_s(path: Path) -> float | None:
     """Seconds since the epoch by EXIF; without a time zone there, as if it were UTC."""
     with Image.open(path) as image:
         exif = image.getexif().get_ifd(_EXIF_IFD)
@@ -134,6 +151,23 @@ def find_sources(asked: Path) -> list[Source]:
     if not found:
         raise ValueError(f"folder {asked} holds no photo or video")
     return found
+
+
+def upright_size(source: Source) -> tuple[int, int]:
+    """Width and height of the photos that a source will give, by its header.
+
+    Raises:
+        FileNotFoundError, ValueError: it has none.
+    """
+    if not source.is_video:
+        header = read_header(source.path)
+        return (header.height, header.width) if header.is_turned_sideways else (header.width, header.height)
+    capture = cv2.VideoCapture(str(source.path))
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    if min(size) < 1:
+        raise ValueError(f"video {source.path} cannot be decoded")
+    return size
 
 
 def frame_count(source: Source, every: int) -> int:

@@ -30,7 +30,7 @@ _FOREIGN = 4.0
 _LEAST_UNSTEADY = np.array([0.02, 0.002])
 # Share of the changes of motion that may be anything: line ends, wrong answers.
 _FOREIGN_SHARE = 0.2
-_FEWEST = 4
+FEWEST = 4
 _EVALUATIONS = 30
 
 
@@ -64,7 +64,7 @@ def smooth(answers: Sequence[Answer]) -> list[Answer]:
     """
     order = _time_order(answers)
     usable = [index for index in order if _is_known(answers[index])]
-    if len(usable) < _FEWEST:
+    if len(usable) < FEWEST:
         return list(answers)
     first, last = order.index(usable[0]), order.index(usable[-1])
     inside = order[first : last + 1]

@@ -105,6 +105,10 @@ def test_a_search_is_for_the_scene_the_task_and_what_else_is_asked_for():
         (["--task", "coord", "--tiny", "--size", "full"], "--tiny and --size full"),
         (["--task", "coord", "--threshold", "200"], "--maxpixelerror 100 is below --threshold 200"),
         (["--task", "coord", "--error_bound", "3"], "--error_bound is for --calibrate"),
+        (
+            ["--task", "coord", "--section", "validation", "--calibrate", "--solver", "published"],
+            "calibrate with --solver dsacstar",
+        ),
     ],
 )
 def test_bad_values_are_named(arguments, message):

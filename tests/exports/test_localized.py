@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from rasterio.crs import CRS
 
 from datagen.scene import GeoScene
 from exports.localized import OutputOptions, check_output, photo_of, place_of, write_outputs
 from localization.intrinsics import intrinsics_from
+from localization.photos import Source
 
 from .conftest import failed_answer, make_answer
 
@@ -40,14 +43,57 @@ def test_everything_that_was_asked_for(flat: GeoScene, flat_frame, tmp_path, cap
 
 def test_what_would_go_wrong_is_said_first(tmp_path):
     with pytest.raises(ValueError, match="--locate needs --surface and --ortho"):
-        check_output(OutputOptions(locate=(1.0, 2.0)), has_geodata=False)
+        check_output(OutputOptions(locate=(1.0, 2.0)), False, [])
     with pytest.raises(FileExistsError, match="already there"):
-        check_output(OutputOptions(ros2=tmp_path), has_geodata=True)
+        check_output(OutputOptions(ros2=tmp_path), True, [])
     (tmp_path / "file").write_text("")
     for name in ("report", "ros2", "mavlink"):
         with pytest.raises(PermissionError, match=r"cannot write x into .*/file: it is a file"):
-            check_output(OutputOptions(**{name: tmp_path / "file/x"}), has_geodata=True)
-        check_output(OutputOptions(**{name: tmp_path / "new/x"}), has_geodata=True)
+            check_output(OutputOptions(**{name: tmp_path / "file/x"}), True, [])
+        check_output(OutputOptions(**{name: tmp_path / "new/x"}), True, [])
+
+
+def test_packages_that_are_missing_are_said_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the optional package rosbags"):
+        check_output(OutputOptions(ros2=tmp_path / "bag"), True, [])
+    monkeypatch.setitem(sys.modules, "pymavlink.dialects.v20", None)
+    with pytest.raises(ValueError, match="needs the optional package pymavlink"):
+        check_output(OutputOptions(mavlink=tmp_path / "log"), True, [])
+
+
+def photo_taken(path, clock: str | None = None, orientation: int = 1) -> Source:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769).update({0x9003: clock} if clock else {})
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    return Source(path, path.name)
+
+
+def test_photos_that_are_no_track_are_said_first(tmp_path):
+    wanted = OutputOptions(smooth=True)
+    sources = [photo_taken(tmp_path / f"{i}.jpg", f"2024:05:06 12:00:0{i}") for i in range(4)]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    check_output(wanted, False, [*sources, Source(broken, broken.name)])
+    for more, message in (
+        (photo_taken(tmp_path / "a.jpg"), "the time of every photo; 1 have none in their EXIF, such as a.jpg"),
+        (photo_taken(tmp_path / "b.jpg", "2024:05:06 12:00:02"), "2.jpg and b.jpg have the same"),
+        (Source(tmp_path / "c.mp4", "c.mp4"), "of one video, or of photos"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_output(wanted, False, [*sources, more])
+    with pytest.raises(ValueError, match="at least 4 photos; there are 3"):
+        check_output(wanted, False, sources[:3])
+
+
+def test_pixels_that_no_photo_has_are_said_first(tmp_path):
+    """Of pictures turned upright, 40 wide and 60 high."""
+    sources = [photo_taken(tmp_path / "a.jpg", orientation=6)]
+    check_output(OutputOptions(locate=(39.0, 59.0)), True, sources)
+    with pytest.raises(ValueError, match="--locate 59 39: no photo has this pixel; they have 40 x 60 pixels"):
+        check_output(OutputOptions(locate=(59.0, 39.0)), True, sources)
+    check_output(OutputOptions(locate=(59.0, 39.0)), True, [*sources, photo_taken(tmp_path / "b.jpg")])
 
 
 def test_a_track_of_too_few_photos_is_said(flat_frame, tmp_path, caplog):

@@ -126,6 +126,42 @@ def test_photos_of_one_size_share_a_pass(landscape):
     assert localizer._model.forward.batches == [4, 2]
 
 
+class KnowsOneShape(TrueCoordinates):
+    """Knows pictures that are wider than high, and the others not at all."""
+
+    def __call__(self, images_B3HW):
+        height, width = images_B3HW.shape[2:]
+        if width > height:
+            return self._coords[:1], torch.ones_like(self._coords[:1, :1])
+        noise = 100 * torch.randn(1, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
+        return noise, torch.ones_like(noise[:, :1])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photo_that_looks_down_may_be_turned_by_chance(landscape, orientation):
+    """Its pose is that of the upright picture, be it found there or as stored: points fall onto their turned pixels."""
+    true_44 = pose(landscape, 0.0, 0.0, pitch=-90.0)
+    stored_HW3 = landscape.photo(true_44)
+    image_HW3, K_33 = upright(stored_HW3, landscape.K_33, orientation)
+    photo = Photo("a.jpg", image_HW3, K_33, None, orientation)
+    np.testing.assert_array_equal(photo.as_stored().image_HW3, stored_HW3)
+    record = record_for(landscape)
+    network = KnowsOneShape(landscape, [true_44], (0.0, 0.0, 0.0))
+    (answer,) = Localizer(Model(network, record.preprocessing, record, CPU)).localize([photo])
+    assert answer.verdict == "ok" and answer.size_wh == image_HW3.shape[1::-1] and np.array_equal(answer.K_33, K_33)
+    points_N3 = np.random.default_rng(0).uniform((-20, -20, -5), (20, 20, 5), (9, 3))
+
+    def projected(world_from_cam_44, K_33):
+        camera_N3 = (points_N3 - world_from_cam_44[:3, 3]) @ world_from_cam_44[:3, :3]
+        return (camera_N3 @ K_33.T)[:, :2] / camera_N3[:, 2:]
+
+    x, y = projected(true_44, landscape.K_33).T
+    # This network cannot tell a picture from itself upside down, so that nothing is surer and it stays as it was turned.
+    turned = {1: (x, y), 3: (x, y), 6: (HEIGHT - y, x), 8: (y, WIDTH - x)}[orientation]
+    np.testing.assert_allclose(projected(answer.world_from_cam_44, answer.K_33), np.stack(turned, 1), atol=0.3)
+    assert answer.covariance_66.trace() < 0.1
+
+
 def test_geodata_of_another_place_are_refused(landscape):
     geodata = Geodata.open(landscape.surface, landscape.ortho, landscape.frame)
     record = record_for(landscape)
@@ -351,6 +387,12 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
         (("--network_in", weights, "--image", photo, *numbers, *map_files[:2]), "--surface and --ortho go together"),
         (("--network_in", weights, "--image", photo, *numbers, "--refine", "ncc"), "--refine ncc needs the map"),
         (("--network_in", weights, "--image", photo, *numbers, "--refine", "aliked"), "--refine aliked needs the map"),
+        (
+            ("--network_in", weights, "--image", photo, *numbers, *map_files, "--locate", 240.5, 1),
+            "they have 240 x 160 pixels",
+        ),
+        (("--network_in", weights, "--image", photo, *numbers, "--height_above_ground", 100, 5), "needs the geodata"),
+        (("--network_in", weights, "--image", photo, *numbers, "--gravity_sigma", 1, "--solver", "published"), "no priors"),
         (("--network_in", weights, "--image", photo, *numbers, "--surface", photo, "--ortho", photo), "a.png"),
     ]
 
