@@ -49,6 +49,10 @@ def test_depths_may_be_off_by_a_hundredth_or_half_a_metre(z, most):
         assert kinds(found) == ["depth-mismatch"]
 
 
+def test_half_a_metre_itself_is_right():
+    assert not depths(lambda p: p[2] + 0.5, 10.0)
+
+
 def test_usual_units_of_depths_are_named():
     said = {
         "distances": depths(lambda p: p.norm(dim=0)), "negative": depths(lambda p: -p[2]),
@@ -74,7 +78,7 @@ def normals(turn_deg=0.0, *, length=1.0, away=0.0, function=None, h=12, w=10, sl
 def test_normals_may_be_off_by_forty_degrees_but_not_point_away():
     assert not normals() and not normals(39.0) and not normals(-39.0)
     assert normals(41.0) == [("normal-mismatch", "normals are 41 degrees off the surface of the scene coordinates")]
-    assert not normals(away=0.19)
+    assert not normals(away=0.2)
     away = [("normal-frame", "normals of many cells point away from the camera; towards it is meant")]
     assert normals(away=0.21) == away
     assert not normals(length=1.009) and not normals(length=0.991)
@@ -157,7 +161,7 @@ def test_nodata_and_rounding_of_coordinates(tmp_path):
     valid_hw[0] = True
     at_the_bound = seen()
     sample._look_at_coordinates(at_the_bound, label_map(torch.zeros(3, 10, 100), valid_hw), tmp_path / "a.dat")
-    assert at_the_bound.nodata == pytest.approx(0.9)
+    assert at_the_bound.nodata == pytest.approx(0.9) and not at_the_bound.findings
     valid_hw[0, 0] = False
     beyond = seen()
     sample._look_at_coordinates(beyond, label_map(torch.zeros(3, 10, 100), valid_hw), tmp_path / "a.dat")

@@ -40,7 +40,7 @@ def test_every_usual_mistake_in_its_order():
     principal = replace(sighting(), K_33=intrinsics_matrix(60.0, 66.0, 48.9, 32.9))  # 1.8 px from the centre
     kinds = [m.kind for m in geometry_mistakes._calibrations(principal, POSE_44, "")]
     assert kinds == ["calibration-of-another-size", "focal-length"]
-    odd = replace(principal, K_33=intrinsics_matrix(60.0, 66.0, 48.5, 31.5), width_px=97, height_px=63)
+    odd = replace(principal, K_33=intrinsics_matrix(60.0, 66.0, 49.4, 32.4), width_px=97, height_px=63)
     assert "principal-point" not in [m.kind for m in geometry_mistakes._calibrations(odd, POSE_44, "")]
 
 
