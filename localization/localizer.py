@@ -32,7 +32,7 @@ from localization.intrinsics import Intrinsics, intrinsics_from
 from localization.judge import verdict_of, verdict_of_refined
 from localization.matchers import Matcher, matcher_of
 from localization.photos import Photo, read_photo
-from localization.refinement import WORKING_HEIGHTS, Refinement, refine
+from localization.refinement import REFINEMENTS, WORKING_HEIGHTS, Refinement, refine
 from localization.solving import EstimatedPose, SolverOptions, solve_poses
 from networks import load_network
 from runs.device import choose_device
@@ -135,13 +135,17 @@ class Localizer:
 
         Args:
             surface, ortho: geodata to refine poses by: GeoTIFFs or folders of tiles; both or none.
-            refine: how, where there are geodata: one of `localization.refinement.REFINEMENTS`, not off.
+            refine: how, where there are geodata: one of `localization.refinement.REFINEMENTS`.
             scene_dir: folder of the scene, for weights without a record; its name may be that of a published scene.
         Raises:
             FileNotFoundError, ValueError: bad weights, geodata or options; a message for the user.
         """
         if (surface is None) != (ortho is None):
             raise ValueError("refining by the map needs both, the surface model and the orthophoto")
+        if refine not in REFINEMENTS:
+            raise ValueError(f"refine must be one of {', '.join(REFINEMENTS)}, got {refine!r}")
+        if refine == "off":
+            surface = ortho = None
         scene_dir = None if scene_dir is None else Path(scene_dir)
         chosen = choose_device(device)
         matcher = None if surface is None else matcher_of(refine, chosen)
