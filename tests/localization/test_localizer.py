@@ -217,6 +217,9 @@ def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path,
         assert localizer._model.calibrations == {"refined": calibration} and "verdicts" not in caplog.text
         with_map = {"surface": landscape.surface, "ortho": landscape.ortho}
         assert Localizer.from_weights(path, device="cpu", refine="sift", **with_map)._matcher is sift_pairs
+    assert Localizer.from_weights(path, device="cpu", refine="off", **with_map).geodata is None
+    with pytest.raises(ValueError, match="refine must be one of off, ncc, sift, aliked, got 'SIFT'"):
+        Localizer.from_weights(path, device="cpu", refine="SIFT", **with_map)
     assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
 
 
