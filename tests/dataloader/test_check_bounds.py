@@ -357,9 +357,9 @@ def test_how_many_processes_check(monkeypatch):
     asked = []
     monkeypatch.setattr(run, "DataLoader", lambda data, **options: asked.append(options) or [list(data)])
     monkeypatch.setattr(run, "inspect", lambda files: files)
-    for count, workers in ((99, 4), (100, 4), (100, 1), (100, 50)):
+    for count, workers in ((99, 4), (100, 4), (100, 1), (100, 50), (160, 3)):
         assert len(run._inspected(list(range(count)), workers)) == count
-    assert [options["num_workers"] for options in asked] == [0, 4, 0, 12] and asked[0]["batch_size"] == 8
+    assert [options["num_workers"] for options in asked] == [0, 4, 0, 12, 3] and asked[0]["batch_size"] == 8
 
 
 def test_bounds_that_a_user_is_told():

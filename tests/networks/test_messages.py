@@ -7,6 +7,7 @@ import torch
 
 from networks import Architecture, TransPoseNet, architecture_of
 from networks.architecture import _some, check_entries
+from networks.safetensors_file import read_texts
 
 
 def weights(**changes):
@@ -46,3 +47,9 @@ def test_entries_by_name_and_shape():
         check_entries({"a": torch.zeros(2, 3), "c": torch.zeros(4)}, shapes)
     with pytest.raises(ValueError, match=r"^'a' has shape \(3, 2\), expected \(2, 3\)$"):
         check_entries({"a": torch.zeros(3, 2), "b": torch.zeros(4)}, shapes)
+
+
+def test_a_safetensors_file_that_is_not_there(tmp_path):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    with pytest.raises(FileNotFoundError, match=r"^weights file not found: .*none\.safetensors$"):
+        read_texts(tmp_path / "none.safetensors")
