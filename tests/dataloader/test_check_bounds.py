@@ -192,6 +192,20 @@ def test_nodata_and_rounding_of_coordinates(tmp_path):
         assert [k for k, _ in said_of(one)] == ([] if kind is None else [kind]), metres
 
 
+def test_codes_of_classes(tmp_path):
+    codes = np.array([[2, 9, 200], [300, 1, 2]])
+    for name, stored in (("flat", codes[0].astype(np.uint8)), ("wide", codes), ("real", codes[:, :2].astype(np.float32)),
+                         ("fine", codes[:, :2][:1].astype(np.uint8))):  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", stored)
+    found = {}
+    for name in ("flat", "wide", "real", "fine"):
+        one = seen()
+        sample._look_at_classes(one, tmp_path / f"{name}.npy")
+        found[name] = [[f.kind, f.text.replace(str(tmp_path), "")] for f in one.findings]
+        assert len(one.label_digests["semantics"]) == 32
+    assert_kept("class-codes", found, exact=True)
+
+
 def test_depths_of_zero_and_below_are_counted():
     one = seen()
     sample._look_at_depth_range(one, label_map([[[0.0, -2.5, 4.0, -9.0]]], torch.tensor([[True, True, True, False]])))

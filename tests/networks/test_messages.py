@@ -54,6 +54,12 @@ def test_a_safetensors_file_that_is_not_there(tmp_path):
     pytest.importorskip("safetensors", reason="the package safetensors is not installed")
     with pytest.raises(FileNotFoundError, match=r"^weights file not found: .*none\.safetensors$"):
         read_texts(tmp_path / "none.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "torch.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(ValueError, match=r"torch\.safetensors is a file of torch; its name must end in \.net$"):
+        read_texts(tmp_path / "torch.safetensors")
+    with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file, or a damaged one \("):
+        read_texts(tmp_path / "text.safetensors")
 
 
 def test_a_file_of_something_else_is_described(tmp_path):
