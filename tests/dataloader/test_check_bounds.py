@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -151,6 +152,24 @@ def test_views_from_5_to_140_degrees_with_square_pixels(tmp_path, text, expected
     assert [kind for kind, _ in said_of(one)] == expected
 
 
+def test_what_is_kept_of_an_image(tmp_path):
+    """A thumbnail without mean and of length one, and whether it shows anything at all."""
+    ramp_HW3 = np.tile(np.arange(72, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    for name, image_HW3 in (("ramp", ramp_HW3), ("flat", 100 + ramp_HW3 // 12), ("flatter", 100 + ramp_HW3 // 20)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image_HW3)
+    ramp, flat, flatter = (seen() for _ in range(3))
+    for one, name in ((ramp, "ramp"), (flat, "flat"), (flatter, "flatter")):
+        sample._look_at_image(one, {"rgb": tmp_path / f"{name}.png"})
+    assert ramp.size == (48, 72) and ramp.thumbnail.shape == (36 * 24,)
+    expected_N = np.tile(np.arange(36.0) - 17.5, 24)
+    np.testing.assert_allclose(ramp.thumbnail, expected_N / np.linalg.norm(expected_N), rtol=1e-5, atol=1e-7)
+    assert flat.thumbnail is None and flatter.thumbnail is None and len({ramp.pixels, flat.pixels, flatter.pixels}) == 3
+    assert said_of(flatter) == [("blank-image", "the image shows one colour (standard deviation 1.1)")]
+    nothing = seen()
+    sample._look_at_image(nothing, {})
+    assert nothing.pixels == "" and nothing.size is None
+
+
 def label_map(values_Chw, valid_hw=None):
     values_Chw = torch.as_tensor(values_Chw, dtype=torch.float64)
     return sample._Map(values_Chw, torch.ones(values_Chw.shape[1:], dtype=torch.bool) if valid_hw is None else valid_hw)
@@ -171,6 +190,20 @@ def test_nodata_and_rounding_of_coordinates(tmp_path):
         one = seen()
         sample._look_at_coordinates(one, label_map(torch.full((3, 2, 2), metres)), tmp_path / "a.dat")
         assert [k for k, _ in said_of(one)] == ([] if kind is None else [kind]), metres
+
+
+def test_codes_of_classes(tmp_path):
+    codes = np.array([[2, 9, 200], [300, 1, 2]])
+    for name, stored in (("flat", codes[0].astype(np.uint8)), ("wide", codes), ("real", codes[:, :2].astype(np.float32)),
+                         ("fine", codes[:, :2][:1].astype(np.uint8))):  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", stored)
+    found = {}
+    for name in ("flat", "wide", "real", "fine"):
+        one = seen()
+        sample._look_at_classes(one, tmp_path / f"{name}.npy")
+        found[name] = [[f.kind, f.text.replace(str(tmp_path), "")] for f in one.findings]
+        assert len(one.label_digests["semantics"]) == 32
+    assert_kept("class-codes", found, exact=True)
 
 
 def test_depths_of_zero_and_below_are_counted():

@@ -244,7 +244,10 @@ def test_sizes_after_scaling_the_shorter_side():
     assert resize_image(ramp, 4, 4) is ramp
     assert resize_image(ramp, 4, 2)[0, :, 0].tolist() == [50, 120] == resize_image(ramp, 2, 2)[0, :, 0].tolist()
     assert resize_image(ramp, 8, 8)[0, :, 0].tolist() == [0, 25, 75, 125, 175, 160, 80, 40]
-    assert resize_image(ramp, 8, 2)[0, :, 0].tolist() == [50, 120]
+    # An area counts only where both sides shrink, or stay.
+    assert resize_image(ramp, 4, 1)[0, 0, 0] == 85 and resize_image(ramp, 8, 1)[0, 0, 0] == 150
+    across = ramp.transpose(1, 0, 2)
+    assert resize_image(across, 1, 4)[0, 0, 0] == 85 and resize_image(across, 1, 8)[0, 0, 0] == 150
 
 
 def test_which_samples_and_pixels_are_measured(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_eight_cells_are_enough():
 def test_where_samples_are_looked_at():
     assert geometry_check._spread(["a"] * 40 + ["b"] * 2, 8) == [0, 10, 20, 30, 40, 41]
     assert geometry_check._spread(["a"] * 5, 8) == [0, 1, 2, 3, 4] and geometry_check._spread(["a"] * 9, 4) == [0, 2, 4, 6]
-    assert geometry_check._spread(list("abcd"), 2) == [0, 1, 2, 3]
+    assert geometry_check._spread(list("abcd"), 2) == [0, 1, 2, 3] and geometry_check._spread(list("aaabbb"), 1) == [0, 3]
 
 
 def test_how_many_images_are_looked_at_unless_told(monkeypatch, caplog):
