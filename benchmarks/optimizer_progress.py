@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """What an optimizer reaches with how many images and seconds, on one data set, one run after the other.
 
-    python benchmarks/optimizer_progress.py demo --runs muon:4:8e-4 adam:4:1e-3 adam:12:1e-3
+    python benchmarks/optimizer_progress.py demo --runs muon:4:8e-4 adam:4:1e-3 adam:12:1e-3 muon:4:8e-4:0.5
 
-A run is OPTIMIZER:EPOCHS:RATE. Each pre-trains the tiny network by the quickstart's flags in a temporary folder and is
-then tested on val_sim, which it has not seen.
+A run is OPTIMIZER:EPOCHS:RATE, and :START_SCALE where it trains on small images first. Each pre-trains the tiny network by
+the quickstart's flags in a temporary folder and is then tested on val_sim, which it has not seen. Seconds of all cores
+together (cpu) say more than those on the clock when other work is running.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,11 +32,17 @@ def run(*command: str) -> None:
         sys.exit(f"{' '.join(command)}\n{result.stderr[-2000:]}")
 
 
-def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) -> tuple[int, float, dict]:
-    """Images, seconds of training and the summary on val_sim."""
-    optimizer, epochs, rate = specification.split(":")
+def cpu_seconds() -> float:
+    """Of all cores, by the commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) -> tuple[int, float, float, dict]:
+    """Images, seconds of training on the clock and of all cores, and the summary on val_sim."""
+    optimizer, epochs, rate, *start_scale = specification.split(":")
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, cpu_before = time.perf_counter(), cpu_seconds()
         run(
             "train_single_task.py",
             scene,
@@ -54,8 +62,9 @@ def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) 
             rate,
             "--batch_size",
             str(batch_size),
+            *(word for scale in start_scale for word in ("--start_scale", scale)),
         )
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu_before
         weights = max(Path(folder).glob("*/ckpt_iter_*.net"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
         run(
             "test_single_task.py",
@@ -70,7 +79,7 @@ def reached(scene: str, datasets_dir: str, batch_size: int, specification: str) 
             str(weights),
         )
         report = json.loads(next(weights.parent.glob("results_*.json")).read_text())
-        return int(weights.stem.rsplit("_", 1)[1]), seconds, report["evaluations"][0]["summary"]
+        return int(weights.stem.rsplit("_", 1)[1]), seconds, cpu, report["evaluations"][0]["summary"]
 
 
 def main() -> None:
@@ -80,11 +89,16 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--runs", nargs="+", default=["muon:4:8e-4", "adam:4:1e-3", "adam:12:1e-3"])
     args = parser.parse_args()
-    print("optimizer:epochs:rate     images  seconds  val_sim median")
+    print("optimizer:epochs:rate     images  seconds      cpu  val_sim median")
     for specification in args.runs:
-        images, seconds, summary = reached(args.scene, os.path.abspath(args.datasets_dir), args.batch_size, specification)
+        images, seconds, cpu, summary = reached(
+            args.scene, os.path.abspath(args.datasets_dir), args.batch_size, specification
+        )
         position_m, rotation_deg = summary["translation_m"]["median"], summary["rotation_deg"]["median"]
-        print(f"{specification:24} {images:7d} {seconds:8.0f}  {position_m:.2f} m, {rotation_deg:.2f} deg", flush=True)
+        print(
+            f"{specification:24} {images:7d} {seconds:8.0f} {cpu:8.0f}  {position_m:.2f} m, {rotation_deg:.2f} deg",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class SampleCache:
             return None
         (count,) = self._read(start, np.int64, (1,))
         headers = self._read(start + 8, np.int64, (int(count), 1 + _MOST_DIMENSIONS)).tolist()
-        arrays, place = [], start + _padded(8 + 8 * len(headers) * (1 + _MOST_DIMENSIONS))
+        arrays, place = [], start + _header_bytes(len(headers))
         for code, *shape in headers:
             arrays.append(self._read(place, _DTYPES[code], tuple(n for n in shape if n >= 0)))
             place += _padded(arrays[-1].nbytes)
@@ -73,8 +73,7 @@ class SampleCache:
         """Keeps a copy of a sample's arrays, unless it is there or does not fit."""
         if not self.capacity:
             return
-        header_bytes = _padded(8 + 8 * len(arrays) * (1 + _MOST_DIMENSIONS))
-        size = header_bytes + sum(_padded(array.nbytes) for array in arrays)
+        size = _header_bytes(len(arrays)) + sum(_padded(array.nbytes) for array in arrays)
         with self._lock:
             start = int(self._starts[-1])
             if self._starts[sample] != _ABSENT or start + size > self.capacity:
@@ -83,7 +82,7 @@ class SampleCache:
             self._starts[-1] = start + size
         self._read(start, np.int64, (1,))[:] = len(arrays)
         headers = self._read(start + 8, np.int64, (len(arrays), 1 + _MOST_DIMENSIONS))
-        place = start + header_bytes
+        place = start + _header_bytes(len(arrays))
         for header, array in zip(headers, arrays, strict=True):
             header[:] = [_DTYPES.index(array.dtype.type), *array.shape, *[-1] * (_MOST_DIMENSIONS - array.ndim)]
             self._read(place, array.dtype.type, array.shape)[...] = array
@@ -95,6 +94,11 @@ class SampleCache:
         """A view of the arena's bytes from a place on."""
         size = np.dtype(dtype).itemsize * math.prod(shape)
         return self._arena[start : start + size].view(dtype).reshape(shape)
+
+
+def _header_bytes(arrays: int) -> int:
+    """Bytes of how many arrays there are, and of the type and shape of each."""
+    return _padded(8 * (1 + arrays * (1 + _MOST_DIMENSIONS)))
 
 
 def _padded(size: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from geometry.cameras import intrinsics_matrix, resize_intrinsics
-from geometry.grid import NODATA, STRIDES, grid_size
+from geometry.grid import NODATA, STRIDE, STRIDES, grid_size
 from geometry.poses import check_pose
 from records.tensors import first_line, load_tensors
 from tasks import LAS_CODE_TO_CLASS, Task
@@ -17,6 +17,8 @@ from tasks import LAS_CODE_TO_CLASS, Task
 # Photos and the labels' image are of one shape when their ratios of sides differ by less.
 _SAME_SHAPE = 0.01
 _MIN_LABEL_IMAGE_PX = 48
+# A label that differs by so few cells from the photo's own coarse grid is one of the wrong size, not a small full-size one.
+_MISTAKEN_CELLS = 2
 
 
 def _read_numbers(path: Path, kind: str) -> np.ndarray:
@@ -118,6 +120,9 @@ def label_camera(
     try:
         return LabelCamera(K_33, height_px, width_px, label_stride(path, map_Chw, height_px, width_px, task))
     except ValueError:
+        own = grid_size(height_px, width_px, STRIDE)
+        if all(abs(cells - wanted) <= _MISTAKEN_CELLS for cells, wanted in zip(map_Chw.shape[1:], own, strict=True)):
+            raise
         for stride in _strides(task):
             height, width = (stride * cells for cells in map_Chw.shape[1:])
             scale_x, scale_y = width / width_px, height / height_px

@@ -73,7 +73,7 @@ class Geodata:
         A map says no better where things are than its orthophoto's pixels do.
         """
         grid = self.scene.ortho_grid
-        return max(grid.step_x, abs(grid.step_y)) / np.sqrt(12)
+        return float(max(grid.step_x, grid.step_y) / np.sqrt(12))
 
     def check_place(self, centre_3: Sequence[float]) -> None:
         """Raises ValueError unless a point, such as the middle of what a network knows, lies on the surface model."""

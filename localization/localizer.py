@@ -33,7 +33,7 @@ from localization.judge import verdict_of, verdict_of_refined
 from localization.matchers import Matcher, matcher_of
 from localization.photos import Photo, read_photo, turn_by
 from localization.recorded_map import recorded_map
-from localization.refinement import WORKING_HEIGHTS, Refinement, refine
+from localization.refinement import REFINEMENTS, WORKING_HEIGHTS, Refinement, refine
 from localization.solving import EstimatedPose, SolverOptions, solve_poses
 from networks import load_network
 from runs.device import choose_device
@@ -138,7 +138,7 @@ class Localizer:
 
         Args:
             surface, ortho: geodata to refine poses by: GeoTIFFs or folders of tiles; both or none.
-            refine: how, where there are geodata: one of `localization.refinement.REFINEMENTS`, not off.
+            refine: how, where there are geodata: one of `localization.refinement.REFINEMENTS`.
             scene_dir: folder of the scene, for weights without a record; its name may be that of a published scene.
             height_unit: of the surface model, see `GeoScene.open`.
             recorded: without geodata, refine by those that are recorded with the weights, if they are there, unchanged.
@@ -147,6 +147,10 @@ class Localizer:
         """
         if (surface is None) != (ortho is None):
             raise ValueError("refining by the map needs both, the surface model and the orthophoto")
+        if refine not in REFINEMENTS:
+            raise ValueError(f"refine must be one of {', '.join(REFINEMENTS)}, got {refine!r}")
+        if refine == "off":
+            surface, ortho, recorded = None, None, False
         scene_dir = None if scene_dir is None else Path(scene_dir)
         chosen = choose_device(device)
         model = Model.load(Path(weights), chosen, precision, scene_dir)

@@ -1,7 +1,4 @@
-"""Named sets of options: `--preset NAME` takes their values for every option that the command line does not name.
-
-`python -m training.presets` lists them. Imports nothing but the standard library.
-"""
+"""Named sets of options: `--preset NAME` takes their values for every option that the command line does not name."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_height": 112,
         "start_scale": 0.5,
         "batch_size": 8,
-        "epochs": 6,
+        "epochs": 3,
         "optimizer": "muon",
         "learningrate": 8e-4,
         "lr_schedule": "onecycle",

@@ -38,6 +38,8 @@ def _main(cls: type, run: Callable, description: str, arguments: list[str] | Non
     add_options(parser, cls)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return exit_status(
-        lambda: run(options_from(cls, args)), interrupted="interrupted; the same command goes on where it stopped"
-    )
+
+    def work() -> None:
+        run(options_from(cls, args))
+
+    return exit_status(work, interrupted="interrupted; the same command goes on where it stopped")

@@ -249,6 +249,13 @@ def test_the_check_finds_nothing_wrong(places, scene):
     assert report.errors == 0 and not [f for f in report.findings if f.kind not in ("low-coverage", "normal-mismatch")]
 
 
+def test_a_set_up_ends_with_the_check_of_what_it_wrote(raws, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(labels, "calibration_text", lambda width, *label_size_and_stride: f"{width / 3}\n")
+    assert set_up("naturescape", raws["naturescape"], tmp_path / "naturescape", tmp_path / "records") == 2
+    said = r"error: what was written is wrong: test_drone_real/\S+: focal-length: .*0.5 times what the labels say"
+    assert re.search(said, capsys.readouterr().err)
+
+
 def test_float32_points_stay_within_a_quarter_of_a_metre(places, raws):
     datasets, _ = places
     section = datasets / "naturescape" / "train_sim"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
 
 from dataloader.check import across, coverage, pairing, run, sample, surfaces
-from dataloader.check.across import geometry_findings, leak_findings, pair_findings, part_of
+from dataloader.check.across import geometry_findings, leak_findings, pair_findings, part_of, unpaired_findings
 from dataloader.check.coverage import Coverage, coverage_of, draw
 from dataloader.check.finding import Finding
 from dataloader.check.run import Report
@@ -49,6 +50,10 @@ def test_depths_may_be_off_by_a_hundredth_or_half_a_metre(z, most):
         assert kinds(found) == ["depth-mismatch"]
 
 
+def test_half_a_metre_itself_is_right():
+    assert not depths(lambda p: p[2] + 0.5, 10.0)
+
+
 def test_usual_units_of_depths_are_named():
     said = {
         "distances": depths(lambda p: p.norm(dim=0)), "negative": depths(lambda p: -p[2]),
@@ -74,7 +79,7 @@ def normals(turn_deg=0.0, *, length=1.0, away=0.0, function=None, h=12, w=10, sl
 def test_normals_may_be_off_by_forty_degrees_but_not_point_away():
     assert not normals() and not normals(39.0) and not normals(-39.0)
     assert normals(41.0) == [("normal-mismatch", "normals are 41 degrees off the surface of the scene coordinates")]
-    assert not normals(away=0.19)
+    assert not normals(away=0.2)
     away = [("normal-frame", "normals of many cells point away from the camera; towards it is meant")]
     assert normals(away=0.21) == away
     assert not normals(length=1.009) and not normals(length=0.991)
@@ -147,6 +152,24 @@ def test_views_from_5_to_140_degrees_with_square_pixels(tmp_path, text, expected
     assert [kind for kind, _ in said_of(one)] == expected
 
 
+def test_what_is_kept_of_an_image(tmp_path):
+    """A thumbnail without mean and of length one, and whether it shows anything at all."""
+    ramp_HW3 = np.tile(np.arange(72, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    for name, image_HW3 in (("ramp", ramp_HW3), ("flat", 100 + ramp_HW3 // 12), ("flatter", 100 + ramp_HW3 // 20)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image_HW3)
+    ramp, flat, flatter = (seen() for _ in range(3))
+    for one, name in ((ramp, "ramp"), (flat, "flat"), (flatter, "flatter")):
+        sample._look_at_image(one, {"rgb": tmp_path / f"{name}.png"})
+    assert ramp.size == (48, 72) and ramp.thumbnail.shape == (36 * 24,)
+    expected_N = np.tile(np.arange(36.0) - 17.5, 24)
+    np.testing.assert_allclose(ramp.thumbnail, expected_N / np.linalg.norm(expected_N), rtol=1e-5, atol=1e-7)
+    assert flat.thumbnail is None and flatter.thumbnail is None and len({ramp.pixels, flat.pixels, flatter.pixels}) == 3
+    assert said_of(flatter) == [("blank-image", "the image shows one colour (standard deviation 1.1)")]
+    nothing = seen()
+    sample._look_at_image(nothing, {})
+    assert nothing.pixels == "" and nothing.size is None
+
+
 def label_map(values_Chw, valid_hw=None):
     values_Chw = torch.as_tensor(values_Chw, dtype=torch.float64)
     return sample._Map(values_Chw, torch.ones(values_Chw.shape[1:], dtype=torch.bool) if valid_hw is None else valid_hw)
@@ -157,7 +180,7 @@ def test_nodata_and_rounding_of_coordinates(tmp_path):
     valid_hw[0] = True
     at_the_bound = seen()
     sample._look_at_coordinates(at_the_bound, label_map(torch.zeros(3, 10, 100), valid_hw), tmp_path / "a.dat")
-    assert at_the_bound.nodata == pytest.approx(0.9)
+    assert at_the_bound.nodata == pytest.approx(0.9) and not at_the_bound.findings
     valid_hw[0, 0] = False
     beyond = seen()
     sample._look_at_coordinates(beyond, label_map(torch.zeros(3, 10, 100), valid_hw), tmp_path / "a.dat")
@@ -167,6 +190,20 @@ def test_nodata_and_rounding_of_coordinates(tmp_path):
         one = seen()
         sample._look_at_coordinates(one, label_map(torch.full((3, 2, 2), metres)), tmp_path / "a.dat")
         assert [k for k, _ in said_of(one)] == ([] if kind is None else [kind]), metres
+
+
+def test_codes_of_classes(tmp_path):
+    codes = np.array([[2, 9, 200], [300, 1, 2]])
+    for name, stored in (("flat", codes[0].astype(np.uint8)), ("wide", codes), ("real", codes[:, :2].astype(np.float32)),
+                         ("fine", codes[:, :2][:1].astype(np.uint8))):  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", stored)
+    found = {}
+    for name in ("flat", "wide", "real", "fine"):
+        one = seen()
+        sample._look_at_classes(one, tmp_path / f"{name}.npy")
+        found[name] = [[f.kind, f.text.replace(str(tmp_path), "")] for f in one.findings]
+        assert len(one.label_digests["semantics"]) == 32
+    assert_kept("class-codes", found, exact=True)
 
 
 def test_depths_of_zero_and_below_are_counted():
@@ -225,7 +262,7 @@ def test_poses_of_training_in_test_sections(x, angle_rad, kind):
 def test_of_several_poses_of_training_the_nearest_is_named():
     train = [posed("train_sim", name, x) for name, x in (("far", 0.4), ("near", 0.2), ("other", 5.0))]
     (found,) = leak_findings({"train_sim": train, "val_sim": [posed("val_sim", "v", 0.1)]})
-    assert found.text == "train_sim/near has nearly the same pose (0.1 m, 0 degrees off)"
+    assert found.text == "train_sim/near has nearly the same pose (0.1 m and 0 degrees off)"
 
 
 @pytest.mark.parametrize(
@@ -247,10 +284,9 @@ def test_photos_against_their_renders(photo, kind):
 
 
 def test_stems_without_a_partner_are_named_three_at_most():
-    real = [posed("x_real", name) for name in "abcde"]
-    (found,) = pair_findings({"x_real": real, "x_sim": [posed("x_sim", "e")]})
+    (found,) = unpaired_findings({"x_real": list("abcde"), "x_sim": ["e"]})
     assert (found.stem, found.text) == ("a", "4 samples are in only one of x_real and x_sim: a, b, c")
-    assert not pair_findings({"x_real": real}) and not pair_findings({"x_sim": real})
+    assert not unpaired_findings({"x_real": ["a"]}) and not unpaired_findings({"x_sim": ["a"]})
 
 
 def test_photos_that_look_like_another_render():
@@ -354,9 +390,9 @@ def test_how_many_processes_check(monkeypatch):
     asked = []
     monkeypatch.setattr(run, "DataLoader", lambda data, **options: asked.append(options) or [list(data)])
     monkeypatch.setattr(run, "inspect", lambda files: files)
-    for count, workers in ((99, 4), (100, 4), (100, 1), (100, 50)):
+    for count, workers in ((99, 4), (100, 4), (100, 1), (100, 50), (160, 3)):
         assert len(run._inspected(list(range(count)), workers)) == count
-    assert [options["num_workers"] for options in asked] == [0, 4, 0, 12] and asked[0]["batch_size"] == 8
+    assert [options["num_workers"] for options in asked] == [0, 4, 0, 12, 3] and asked[0]["batch_size"] == 8
 
 
 def test_bounds_that_a_user_is_told():

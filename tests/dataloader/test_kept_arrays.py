@@ -154,6 +154,9 @@ def test_the_cache_keeps_what_fits_to_the_byte():
         small.put(index, [np.full(64, 9, np.uint8)])  # what is in stays
     assert [None if found is None else found[0][0] for found in map(small.get, range(3))] == [0, None, 2]
     assert small.used == 256
+    two = SampleCache(3, 10_000)
+    two.put(0, [np.full(64, 1, np.uint8), np.full(64, 2, np.uint8)])
+    assert two.used == 128 + 64 + 64 and [array[63] for array in two.get(0)] == [1, 2]  # a header of 72 bytes
     nothing = SampleCache(3, table)
     nothing.put(0, arrays)
     assert nothing.capacity == 0 and nothing.get(0) is None and nothing.used == 0
@@ -217,6 +220,7 @@ def test_the_image_that_a_label_was_made_for(tmp_path, photo, cells, expected):
 
 
 @pytest.mark.parametrize("cell, value, fine", [
+    ((0, 1), 1e-9, True), ((1, 0), 1e-9, True),
     ((0, 1), 1e-10, True), ((0, 1), -1e-10, True), ((0, 1), 1e-8, False), ((0, 1), -1e-8, False),
     ((1, 0), 1e-10, True), ((1, 0), 1e-8, False), ((1, 0), -1e-8, False),
     ((2, 0), 1e-3, False), ((2, 1), 1e-3, False), ((2, 2), 1.1, False),
@@ -240,7 +244,10 @@ def test_sizes_after_scaling_the_shorter_side():
     assert resize_image(ramp, 4, 4) is ramp
     assert resize_image(ramp, 4, 2)[0, :, 0].tolist() == [50, 120] == resize_image(ramp, 2, 2)[0, :, 0].tolist()
     assert resize_image(ramp, 8, 8)[0, :, 0].tolist() == [0, 25, 75, 125, 175, 160, 80, 40]
-    assert resize_image(ramp, 8, 2)[0, :, 0].tolist() == [50, 120]
+    # An area counts only where both sides shrink, or stay.
+    assert resize_image(ramp, 4, 1)[0, 0, 0] == 85 and resize_image(ramp, 8, 1)[0, 0, 0] == 150
+    across = ramp.transpose(1, 0, 2)
+    assert resize_image(across, 1, 4)[0, 0, 0] == 85 and resize_image(across, 1, 8)[0, 0, 0] == 150
 
 
 def test_which_samples_and_pixels_are_measured(tmp_path, monkeypatch):
@@ -254,8 +261,11 @@ def test_which_samples_and_pixels_are_measured(tmp_path, monkeypatch):
         image_HW3[::4, ::4] = 51 * (index % 2)
         Image.fromarray(image_HW3).save(section / "rgb" / f"{index}.png")
     monkeypatch.setattr(scenes, "_MAX_SAMPLES", 3)
+    bars = []
+    monkeypatch.setattr(scenes, "tqdm", lambda chosen, **of: bars.append(of) or chosen)
     measured = scenes.measure([section])
     assert measured.mean_coord[0] == pytest.approx((1 + 1e3 + 1e6) / 3) and measured.rgb_mean[0] == pytest.approx(0.2 / 3)
+    assert bars == [{"desc": "scene statistics", "unit": "image", "leave": False}]
 
 
 def test_constants_that_files_and_statistics_are_made_with():

@@ -545,8 +545,13 @@ def test_an_evaluation_from_options_to_groups_of_networks(monkeypatch, tmp_path)
     monkeypatch.setattr(run, "_Evaluation", Evaluation)
     monkeypatch.setattr(run, "_open_section", lambda options, name: f"open {name}")
     monkeypatch.setattr(run, "check_writable", lambda folder, name: None)
+    asked = []
+    monkeypatch.setattr(run, "precision_for", lambda *of: asked.append(of))
     options = parse_options(["scene", "--task", "coord", "--section", "b", "a", "b"])
     run.evaluate(options, CPU)
+    assert asked == [(None, CPU, None)]
+    with pytest.raises(ValueError, match="has fullsize = False, but a flag says True"):
+        run.evaluate(replace(options, fullsize=True), CPU)
     assert [len(group) for group in groups] == [8, 8, 1] and groups[2] == [("16", ["open b", "open a"])] and len(places) == 3
     for flag, said in (
         ("overview", "--overview draws one weights file, but 17"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -174,7 +175,7 @@ def test_nothing_to_write_is_said(write, tmp_path):
 
 
 def test_a_missing_package_is_named(answers, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "pymavlink.dialects.v20", None)
     with pytest.raises(ValueError, match="optional package rosbags"):
         write_ros_bag(answers, None, tmp_path / "x")

@@ -217,6 +217,9 @@ def test_calibrations_beside_the_weights_are_found(landscape, weights, tmp_path,
         assert localizer._model.calibrations == {"refined": calibration} and "verdicts" not in caplog.text
         with_map = {"surface": landscape.surface, "ortho": landscape.ortho}
         assert Localizer.from_weights(path, device="cpu", refine="sift", **with_map)._matcher is sift_pairs
+    assert Localizer.from_weights(path, device="cpu", refine="off", **with_map).geodata is None
+    with pytest.raises(ValueError, match="refine must be one of off, ncc, sift, aliked, got 'SIFT'"):
+        Localizer.from_weights(path, device="cpu", refine="SIFT", **with_map)
     assert "verdicts on refined poses: calibrated on 1 photos" in caplog.text
 
 
@@ -386,13 +389,13 @@ def bad_input(landscape, weights, photo_folder, tmp_path):
         (("--network_in", weights, "--image", photo, "--intrinsics", wide), "a.png: "),
         (("--network_in", weights, "--image", photo, *numbers, *map_files[:2]), "--surface and --ortho go together"),
         (("--network_in", weights, "--image", photo, *numbers, "--refine", "ncc"), "--refine ncc needs the map"),
+        (("--network_in", weights, "--image", photo, *numbers, "--refine", "aliked"), "--refine aliked needs the map"),
         (
             ("--network_in", weights, "--image", photo, *numbers, *map_files, "--locate", 240.5, 1),
             "they have 240 x 160 pixels",
         ),
         (("--network_in", weights, "--image", photo, *numbers, "--height_above_ground", 100, 5), "needs the geodata"),
         (("--network_in", weights, "--image", photo, *numbers, "--gravity_sigma", 1, "--solver", "published"), "no priors"),
-        (("--network_in", weights, "--image", photo, *numbers, "--refine", "aliked"), "--refine aliked needs the map"),
         (("--network_in", weights, "--image", photo, *numbers, "--surface", photo, "--ortho", photo), "a.png"),
     ]
 

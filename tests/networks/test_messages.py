@@ -7,6 +7,8 @@ import torch
 
 from networks import Architecture, TransPoseNet, architecture_of
 from networks.architecture import _some, check_entries
+from networks.safetensors_file import read_texts
+from networks.weights import load_state_dict
 
 
 def weights(**changes):
@@ -46,3 +48,38 @@ def test_entries_by_name_and_shape():
         check_entries({"a": torch.zeros(2, 3), "c": torch.zeros(4)}, shapes)
     with pytest.raises(ValueError, match=r"^'a' has shape \(3, 2\), expected \(2, 3\)$"):
         check_entries({"a": torch.zeros(3, 2), "b": torch.zeros(4)}, shapes)
+
+
+def test_a_safetensors_file_that_is_not_there(tmp_path):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    with pytest.raises(FileNotFoundError, match=r"^weights file not found: .*none\.safetensors$"):
+        read_texts(tmp_path / "none.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "torch.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(ValueError, match=r"torch\.safetensors is a file of torch; its name must end in \.net$"):
+        read_texts(tmp_path / "torch.safetensors")
+    with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file, or a damaged one \("):
+        read_texts(tmp_path / "text.safetensors")
+
+
+def test_a_file_of_something_else_is_described(tmp_path):
+    path = tmp_path / "w.net"
+    for content, said in (
+        ({name: index for index, name in enumerate("abcdefg")}, r"'a' is a int \(7 entries: a, b, c, d, e\); "),
+        ({"a": [1, 2]}, r"'a' is a list of 2 entries \(1 entries: a\); "),
+        ({1: torch.zeros(1)}, r"1 is a Tensor \(1 entries: 1\); "),
+        ({}, "it holds a dict of 0 entries; "),
+        ((1, 2), "it holds a tuple of 2 entries; "),
+        (7, "it holds a int; "),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=rf"w\.net is not a weights file: {said}"):
+            load_state_dict(path)
+    for value, said in (
+        (torch.tensor([1.0, float("nan")]), "'a' holds NaN or infinite values$"),
+        (torch.tensor([1]), "'a' holds torch.int64 in layout torch.strided; expected plain real numbers"),
+        (torch.zeros(2).to_sparse(), "'a' holds torch.float32 in layout torch.sparse_coo"),
+    ):
+        torch.save({"a": value}, path)
+        with pytest.raises(ValueError, match=said):
+            load_state_dict(path)

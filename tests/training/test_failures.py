@@ -9,8 +9,10 @@ import torch
 
 import training.curriculum as curriculum
 import training.loop as loop
+from evaluation.selection import Candidate
 from tests.training.test_loop_parts import CPU, Log, trainer
-from training.curves import _task_of, read_curve
+from training import curves
+from training.curves import _task_of, read_curve, read_curves
 from training.going_back import NotFinite
 from training.options import TrainingOptions
 from training.run_folder import RunFolder, StartingPoint
@@ -90,6 +92,44 @@ def test_going_back_to_the_last_good_state(tmp_path, monkeypatch, caplog):
 
 
 # ---- what is read
+
+
+def test_unnumbered_weights_alone_are_chosen_by_their_figure(tmp_path, monkeypatch):
+    def candidate(name, figure):
+        return Candidate(tmp_path / name, (figure,), 0.0, "val_sim", None)
+
+    options = TrainingOptions("town", "coord", lr_schedule="step", output_dir=tmp_path)
+    run = RunFolder(tmp_path, tmp_path)
+    run.mark_done()
+    monkeypatch.setattr(curriculum, "_training_options", lambda words: options)
+    monkeypatch.setattr(curriculum, "folder_of", lambda options: run)
+    monkeypatch.setattr(curriculum, "run_in", lambda folder: None)
+    words = ["python", "test_single_task.py", "town", "--task", "coord", "--section", "val_sim"]
+    done = curriculum._Attempts(5, 0)
+    for names, chosen in (
+        (("model.net", "other.net"), "model.net"),
+        (("model.net", "ckpt_iter_0000004.net"), "ckpt_iter_0000004.net"),
+    ):
+        monkeypatch.setattr(
+            curriculum, "rank", lambda *of, names=names: [candidate(name, i) for i, name in enumerate(names)]
+        )
+        row = curriculum._training("pretrain", done, done, [], words)
+        assert (
+            row.selected.name == chosen and row.state == "done" and (row.title, row.unit) == ("median position error", "m")
+        )
+
+
+def test_a_bar_over_many_logs(tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr(curves, "tqdm", lambda logs, **of: bars.append(of) or logs)
+    logs = []
+    for index in range(8):
+        (tmp_path / f"r{index}").mkdir()
+        logs.append(tmp_path / f"r{index}" / "output.log")
+        logs[-1].write_text("Iteration: 1, Epoch: 0, Total loss: 1.0, Valid: 50.0%\n")
+    assert len(read_curves(logs)) == 8 and len(read_curves(logs[:7])) == 7
+    told = {"desc": "read logs", "unit": "run", "leave": False, "dynamic_ncols": True}
+    assert bars == [{**told, "disable": False}, {**told, "disable": True}]
 
 
 def test_damaged_logs_are_named(tmp_path):

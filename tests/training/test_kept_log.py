@@ -62,6 +62,9 @@ def test_a_log_of_known_steps(tmp_path, clock, monkeypatch):
     log = TrainingLog(tmp_path, "coord", 24, 0, {})
     log.message("two\nlines")
     step(log, 1.23456789, 0)
+    shown = []
+    original_postfix = log.bar.set_postfix
+    log.bar.set_postfix = lambda **of: shown.append(of["refresh"]) or original_postfix(**of)
     step(log, -2.5, 2, epoch=1, stems=("s/c",), seconds=0.75, coord=math.nan)
     assert log.steps_waiting == 2 and log.bar.n == 3
     log.flush()
@@ -69,6 +72,7 @@ def test_a_log_of_known_steps(tmp_path, clock, monkeypatch):
     step(log, 3.0, 3, epoch=2, valid=0.98765)
     sizes = log.sizes()
     log.flush()
+    assert shown == [False] * 3  # the bar's own clock says when it is drawn
     log.close()
     assert bars == [
         {"total": 24, "initial": 0, "unit": "img", "desc": "train coord", "dynamic_ncols": True, "mininterval": 1.0}

@@ -418,6 +418,20 @@ def test_the_first_process_decides(monkeypatch):
         Ranks(CPU, 0, 2).first_decides(lambda: (_ for _ in ()).throw(ValueError("mine")))
 
 
+def test_a_gpu_for_each_process(monkeypatch):
+    import training.ranks as ranks_module
+
+    taken = []
+    monkeypatch.setattr(ranks_module, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for local in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(local))
+        assert ranks_module._device_of_process("auto") == torch.device("cuda", local)
+    assert taken == [0, 1]
+
+
 def test_gradients_are_averaged_by_torch(monkeypatch):
     import training.ranks as ranks_module
 

@@ -115,7 +115,7 @@ def test_training_overfits_one_image(tmp_path, plane_section):
     arguments = [
         *SMALL,
         "--epochs",
-        150,
+        50,
         "--lr_schedule",
         "onecycle",
         "-lr",

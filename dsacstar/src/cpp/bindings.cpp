@@ -136,6 +136,7 @@ py::dict result_dict(const SolveResult& r, py::ssize_t height, py::ssize_t width
   out["rounds"] = r.rounds;
   out["hypotheses"] = r.hypotheses;
   out["sigma_power"] = r.sigma_power;
+  out["depth_power"] = r.depth_power;
   out["noise"] = r.noise;
   out["covariance"] = covariance;
   out["seconds"] = r.seconds;

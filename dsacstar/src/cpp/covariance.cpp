@@ -138,7 +138,7 @@ Matrix6d weighted_form(const Blocks& blocks, const BlockMatrix& K) {
 
 // B in units in which A is sum w J^T J, w as in CellFields, and H = that matrix.
 Matrix6d score_covariance(const Blocks& blocks, const Matrix6d& H) {
-  constexpr double kNegligible = 14.0;  // nats below the best: nothing to the average, and larger eta only less
+  constexpr double kNegligible = 6.0;  // nats below the best: nothing to the average, and larger eta only less
   const int n = blocks.count;
   const double independent_weight = blocks.weight.mean();
   std::vector<Correlation> found;

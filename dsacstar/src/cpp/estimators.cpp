@@ -171,7 +171,7 @@ double CellEstimator<kModel>::residual_threshold(const CameraPose& pose, int cou
 template <Model kModel>
 double CellEstimator<kModel>::noise(const CameraPose& pose, int count, double threshold) const {
   constexpr int kBins = 64, kSteps = 16;
-  constexpr double kReach = 4.0, d = dimensions(kModel);
+  constexpr double kReach = 4.0, kSettled = 1e-3, d = dimensions(kModel);
   squared_residuals<kModel>(cells_, count, pose, model_, scratch_);
   std::array<double, kBins> counts{};
   const double bins_per_metre = kBins / (kReach * threshold);
@@ -194,7 +194,9 @@ double CellEstimator<kModel>::noise(const CameraPose& pose, int count, double th
     }
     if (!(near > 1e-6)) break;
     share = std::clamp(near / total, 1e-6, 1.0 - 1e-6);
+    const double previous = var;
     var = std::max(square / (d * near), kVarianceFloor);
+    if (std::abs(var - previous) < kSettled * var) break;
   }
   constexpr double kFewest = 8.0;
   if (share * total >= kFewest && var < 4.0 * threshold * threshold) return std::sqrt(var);
@@ -282,6 +284,42 @@ double CellEstimator<kModel>::sigma_power(const CameraPose& pose, int count) con
   int power = kSigmaPowers - 1;
   while (likelihoods[static_cast<size_t>(power)] < best - kSigmaDoubt) --power;
   return static_cast<double>(power) / (kSigmaPowers - 1);
+}
+
+template <Model kModel>
+double CellEstimator<kModel>::depth_power(const Refinement& refined, int count) const {
+  if (kModel != Model::kRay || cells_.weighted) return 0.0;
+  const double median = depth_gate(cells_, count, refined.pose) / kDepthGate;
+  if (!(median > 0.0)) return 0.0;
+  squared_residuals<kModel>(cells_, count, refined.pose, model_, scratch_);
+  const double gate = kDepthGateSquare * refined.mixture.inlier_var;
+  constexpr double kPowers[] = {0.0, 0.5, 1.0};
+  double squares[] = {0.0, 0.0, 0.0}, log_ratios = 0.0;
+  int used = 0;
+  for (int k = 0; k < count; ++k) {
+    const double square = static_cast<double>(scratch_[k]);
+    if (!(square < gate * kMostDepthRatio * kMostDepthRatio)) continue;
+    const double ratio = depth_ratio(refined.pose, k, median);
+    // Near under any of the powers, or a gate of its own would favour each.
+    if (!(square * std::min(1.0, ratio * ratio) < gate)) continue;
+    squares[0] += square, squares[1] += square * ratio, squares[2] += square * ratio * ratio;
+    log_ratios += std::log(ratio), ++used;
+  }
+  if (!(squares[0] > 0.0) || used > kMostBeside * (refined.mixture.inlier_share + refined.mixture.middle_share) * count) return 0.0;
+  const auto gain = [&](int i) {
+    return dimensions(kModel) * (kPowers[i] * log_ratios - 0.5 * used * std::log(squares[i] / squares[0]));
+  };
+  if (!(gain(1) > kDepthDoubt && gain(2) > kDepthDoubt)) return 0.0;
+  return kPowers[gain(1) > gain(2) ? 1 : 2];
+}
+
+template <Model kModel>
+void CellEstimator<kModel>::use_depth(const CameraPose& pose, double power) const {
+  const double median = depth_gate(cells_, cells_.count, pose) / kDepthGate;
+  for (int k = 0; k < cells_.count; ++k) {
+    const double ratio = depth_ratio(pose, k, median);
+    cells_.precision[static_cast<size_t>(k)] = static_cast<float>(power == 1.0 ? ratio * ratio : ratio);
+  }
 }
 
 template <Model kModel>

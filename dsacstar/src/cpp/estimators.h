@@ -1,6 +1,7 @@
 // The estimators of ransac.h: a residual model over the cells of one image, with the sigma and the priors it knows.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "prior.h"
@@ -81,6 +82,11 @@ class CellEstimator {
   // Lets sigma count to a power from now on; chooses that power by the likelihood of the residuals under a pose.
   void use_sigma(double power) const { set_sigma_power(power, &cells_); }
   double sigma_power(const CameraPose& pose, int count) const;
+  // The power of the depth with which the residuals' spread grows under a refined pose: 0 is noise of the coordinates, 1 that
+  // of pixels. Where sigma tells the spread, or the residual is one of pixels or distances, it is 0.
+  double depth_power(const Refinement& refined, int count) const;
+  // Lets the spread grow with the depths that a pose gives, relative to their median, from now on.
+  void use_depth(const CameraPose& pose, double power) const;
   // The mixture with a middle component where the residuals' tails ask for one; false where they do not.
   bool heavier_tails(const CameraPose& pose, int count, Mixture* mixture) const;
   // The first `count` cells that a pose does not explain, as cells of their own.
@@ -88,6 +94,12 @@ class CellEstimator {
   CellEstimator over(Cells* rest) const { return CellEstimator(input_, rest, model_, prior_, scratch_); }
 
  private:
+  // Of the median depth to that of a cell, within bounds.
+  double depth_ratio(const CameraPose& pose, int k, double median) const {
+    const double depth = pose.R.row(2).dot(cells_.world(k)) + pose.t.z();
+    return std::clamp(median / std::max(depth, 1e-9), 1.0 / policy::kMostDepthRatio, policy::kMostDepthRatio);
+  }
+
   const GridInput& input_;
   Cells& cells_;
   const ErrorModel model_;

@@ -86,17 +86,21 @@ class LocalSearch {
     return best;
   }
 
-  // On all cells, with heavier tails where the residuals ask for them.
+  // On all cells, with heavier tails where the residuals ask for them. These have a refinement of their own, which starts from
+  // wherever the one without them is.
   Refinement finish(Refinement best) {
+    Mixture three = best.mixture;
+    const bool heavy = estimator_.heavier_tails(best.pose, subset_, &three);
     if (subset_ < estimator_.cells() || !best.converged) {
-      const Refinement all = refine(best.pose, best.mixture, estimator_.cells(), max_rounds_, policy::kFinalTolerance);
+      const double tolerance = heavy ? policy::kSubsetTolerance : policy::kFinalTolerance;
+      const Refinement all = refine(best.pose, best.mixture, estimator_.cells(), max_rounds_, tolerance);
       if (all.usable && (subset_ == estimator_.cells() || all.mixture.inlier_var < 4.0 * best.mixture.inlier_var)) best = all;
     }
     if (collapsed(best, estimator_.cells())) {
       const Refinement wide = refine_widely(best.pose, estimator_.cells(), max_rounds_, policy::kFinalTolerance);
       if (wide.usable && !collapsed(wide, estimator_.cells())) best = wide;
     }
-    return with_middle(best);
+    return heavy ? with_middle(best, three) : best;
   }
 
   Refinement refine(const CameraPose& pose, const Mixture& mixture, int count, int most_rounds, double tolerance) {
@@ -151,9 +155,7 @@ class LocalSearch {
 
   // Heavier tails than a Gaussian's get a component of their own, unless the pose moves by more than noise explains:
   // then it is not noise but another structure.
-  Refinement with_middle(const Refinement& best) {
-    Mixture three = best.mixture;
-    if (!estimator_.heavier_tails(best.pose, subset_, &three)) return best;
+  Refinement with_middle(const Refinement& best, const Mixture& three) {
     const Refinement heavy = refine(best.pose, three, estimator_.cells(), max_rounds_, policy::kFinalTolerance);
     if (!heavy.usable || heavy.mixture.middle_share < policy::kMiddleShare) return best;
     Vector6d shift;

@@ -32,6 +32,16 @@ constexpr double kCap = 1.2;            // thresholds; most that the inliers' sp
 constexpr double kDoubtfulNoise = 0.5;   // thresholds; a trial with more noise may be a compromise: another, capped at half of it
 constexpr double kPriorGate = 30.0;     // squared Mahalanobis distance beyond which a prior excludes a hypothesis
 
+// ---- structures closer than the threshold, between which a pose may be a compromise
+constexpr double kLeastNoise = 0.25, kMostNoise = 0.7;  // thresholds; of the noise of a pose that may be one
+constexpr double kNarrower = 0.5;          // of that noise: most that a rival may have
+constexpr double kPromisingShare = 0.35;   // inliers of that noise near the pose; a single Gaussian has less
+constexpr double kPromisingGain = 1.02;    // and hardly gains any by that
+constexpr double kRivalShare = 0.48;       // and of a rival that replaces it: about half of the cells,
+constexpr double kRivalGain = 1.5;         // and so many times as many as agree that closely with the compromise
+constexpr double kFewestRival = 100.0;     // cells of a rival; fewer can be found by chance
+constexpr int kRivals = 3;                 // hypotheses that are tried
+
 // ---- refinement
 constexpr double kVarianceFloor = 1e-10;  // of s1^2: exact input must not drive the weights to infinity
 // s2^2 / s1^2 stays above this: low while the inlier component still shrinks towards the inliers, high once it has,
@@ -53,6 +63,12 @@ constexpr int kSigmaPowers = 5;            // powers of sigma that are compared:
 // The highest power whose log-likelihood is within this of the best: neighbouring cells err alike, so that a likelihood
 // which takes them as independent is far too sure of small differences, and sigma deserves the benefit of the doubt.
 constexpr double kSigmaDoubt = 32.0;
+
+// ---- noise that grows with the depth
+constexpr double kDepthDoubt = 32.0;       // nats that powers of the depth above 0 must gain, for the same reason
+constexpr double kDepthGateSquare = 12.0;  // squared residuals, in the inliers' variance, that are compared
+constexpr double kMostBeside = 1.2;        // of them to the inliers; more are of another structure
+constexpr double kMostDepthRatio = 8.0;    // of the median depth to a cell's, either way, that counts
 
 // ---- the loss that trains through the estimator
 constexpr int kMostOptima = 16;          // distinct poses of an image that share the expectation

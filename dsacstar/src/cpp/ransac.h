@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "estimators.h"
@@ -64,6 +65,7 @@ struct RansacLimits {
 struct RansacOutcome {
   Refinement best;
   double sigma_power = 0;   // to which sigma counts
+  double depth_power = 0;   // and the depth, where there is no sigma
   double narrow = 0;        // threshold at which the choice was made
   Refinement second;        // another structure, refined on the subset; usable or there is none
   double second_ratio = 0;  // its score over the best one's
@@ -189,8 +191,42 @@ class Search {
                                      policy::kTrialRounds, policy::kSubsetTolerance);
     }
     outcome_.best = local_.converge(best.refined, outcome_.narrow);
+    look_narrower();
     find_second();
+    // Noise of pixels rather than of coordinates, or of a network that errs by a share of the distance.
+    outcome_.depth_power = estimator_.depth_power(outcome_.best, subset_);
+    if (outcome_.depth_power > 0.0) estimator_.use_depth(outcome_.best.pose, outcome_.depth_power), outcome_.best.converged = false;
     outcome_.best = local_.finish(outcome_.best);
+  }
+
+  // A pose whose noise is below the threshold may still lie between structures that are closer than that. A rival takes its
+  // place if it holds about half of the cells with half the noise, far more than agree that closely with the pose.
+  void look_narrower() {
+    const double noise = std::sqrt(outcome_.best.mixture.inlier_var);
+    const double threshold = estimator_.residual_threshold(outcome_.best.pose, subset_);
+    if (!(noise > policy::kLeastNoise * threshold && noise < policy::kMostNoise * threshold)) return;
+    Mixture narrow;
+    narrow.inlier_var = narrow.most_inlier_var = policy::kNarrower * policy::kNarrower * noise * noise;
+    narrow.outlier_var = policy::kSeparationFinal * narrow.inlier_var;
+    Refinement rival = local_.refine(outcome_.best.pose, narrow, subset_, policy::kSecondRounds, policy::kSubsetTolerance);
+    const double width = policy::kScalesOfNoise * policy::kNarrower * noise, compromise = local_.score(outcome_.best.pose, width);
+    double score = local_.score(rival.pose, width);
+    if (!(rival.mixture.inlier_share > policy::kPromisingShare && score > policy::kPromisingGain * compromise)) return;
+    std::vector<std::pair<double, size_t>> order;
+    for (size_t i = 0; i < drawn_.size(); ++i)
+      if (!(drawn_[i].prior > policy::kPriorGate)) order.emplace_back(-estimator_.agree(drawn_[i].pose, subset_, noise), i);
+    std::sort(order.begin(), order.end());
+    for (size_t i = 0; i < std::min<size_t>(order.size(), policy::kRivals); ++i) {
+      const Refinement other =
+          local_.refine(drawn_[order[i].second].pose, narrow, subset_, policy::kSecondRounds, policy::kSubsetTolerance);
+      const double own = local_.score(other.pose, width);
+      if (other.usable && own > score) rival = other, score = own;
+    }
+    const double share = rival.mixture.inlier_share;
+    if (!rival.usable || share < policy::kRivalShare || share * subset_ < policy::kFewestRival) return;
+    if (!(score > policy::kRivalGain * compromise)) return;
+    outcome_.narrow = width;
+    outcome_.best = local_.converge(rival, width);
   }
 
   // The best hypothesis for the cells that the best pose leaves unexplained, if it explains more of them than chance.

@@ -147,7 +147,7 @@ void solve_loaded(const GridInput& input, const PosePrior& given_prior, const So
     result->inlier_mask[static_cast<size_t>(cells.source[k])] = inlier;
     result->inliers += inlier;
   }
-  result->sigma_power = outcome.sigma_power;
+  result->sigma_power = outcome.sigma_power, result->depth_power = outcome.depth_power;
   result->noise = std::sqrt(outcome.best.mixture.inlier_var);
   result->covariance = as_camera_motion(covariance.perturbation, pose);
   const double alarms = log_false_alarms(pose, covariance.inflation);

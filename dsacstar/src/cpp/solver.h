@@ -30,6 +30,7 @@ struct SolveResult {
   int rounds = 0;
   int hypotheses = 0;          // drawn
   double sigma_power = 0;      // to which sigma counted: 0 not at all, 1 as given
+  double depth_power = 0;      // to which the noise grows with the depth: 0 noise of coordinates, 1 of pixels
   double noise = 0;            // s1, the inliers' measured standard deviation, metres (or pixels); per sigma^power
   double seconds = 0;
   std::vector<uint8_t> inlier_mask;  // [h, w]

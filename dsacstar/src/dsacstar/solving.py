@@ -50,7 +50,8 @@ class RansacOptions:
         threads: worker threads over the images of a batch; 0 means one per CPU. Never changes the answer.
         max_hypotheses: hypotheses drawn where inliers are rare; below `hypotheses` it has no effect.
         residual: what refinement takes as noise: "metric", the predicted coordinates' distance from their rays in metres
-            (networks), or "pixel", the reprojection error (exact points, noisy pixels: classical PnP).
+            (networks; whether it grows with the depth is measured), or "pixel", the reprojection error (exact points, noisy
+            pixels: classical PnP).
     """
 
     hypotheses: int = 64
@@ -112,7 +113,10 @@ class Result:
             by less than 3 % of the distance to the scene.
         alternative: a second structure, or None.
         sigma_power: to which power sigma was found to tell the residuals' spread: 0 not at all, 1 as given.
-        noise: measured standard deviation of the inliers' residuals, metres (pixels with residual="pixel").
+        depth_power: to which power of the depth the noise was found to grow: 0 as noise of the coordinates, 1 as noise of
+            pixels; 0 with sigma, residual="pixel" or measured coordinates, where it is not asked.
+        noise: measured standard deviation of the inliers' residuals, metres (pixels with residual="pixel"); where it grows
+            with the depth, at the median one.
         hypotheses: how many were drawn.
     """
 
@@ -127,6 +131,7 @@ class Result:
     confidence: float
     alternative: Alternative | None
     sigma_power: float
+    depth_power: float
     noise: float
     hypotheses: int
 
