@@ -305,7 +305,8 @@ double CellEstimator<kModel>::depth_power(const Refinement& refined, int count) 
     squares[0] += square, squares[1] += square * ratio, squares[2] += square * ratio * ratio;
     log_ratios += std::log(ratio), ++used;
   }
-  if (!(squares[0] > 0.0) || used > kMostBeside * (refined.mixture.inlier_share + refined.mixture.middle_share) * count) return 0.0;
+  const double inliers = refined.mixture.inlier_share * count;
+  if (!(squares[0] > 0.0 && std::abs(used - inliers) < kPure * inliers)) return 0.0;
   const auto gain = [&](int i) {
     return dimensions(kModel) * (kPowers[i] * log_ratios - 0.5 * used * std::log(squares[i] / squares[0]));
   };

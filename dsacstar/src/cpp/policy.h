@@ -67,7 +67,7 @@ constexpr double kSigmaDoubt = 32.0;
 // ---- noise that grows with the depth
 constexpr double kDepthDoubt = 32.0;       // nats that powers of the depth above 0 must gain, for the same reason
 constexpr double kDepthGateSquare = 12.0;  // squared residuals, in the inliers' variance, that are compared
-constexpr double kMostBeside = 1.2;        // of them to the inliers; more are of another structure
+constexpr double kPure = 0.06;             // share of the inliers by which they may be more or fewer; else there is another structure
 constexpr double kMostDepthRatio = 8.0;    // of the median depth to a cell's, either way, that counts
 
 // ---- the loss that trains through the estimator
