@@ -76,6 +76,7 @@ def trainer(tmp_path, *arguments, images=5, ranks=None, **of):
     made.dataset = SimpleNamespace(section_of=["train_sim"] * images)
     made.ranks, made.device, made.num_workers = ranks or Ranks(CPU), CPU, 3
     made.images_in_epoch, made.position, made.state_saved_at = images, Position(), 0.0
+    made.total_images = made.options.epochs * images
     made.events, made.now = [], 0.0
     for name, value in of.items():
         setattr(made, name, value)
