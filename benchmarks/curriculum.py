@@ -61,12 +61,16 @@ def train_seed(args: argparse.Namespace, seed: int) -> dict[str, Path]:
     low = {"MIN_CKPT_ITER": str(pairs_epochs * pairs * 4 // 5), "EXTRA_ARGS": ""}
     call(environment | low, validation / "validate_encoder_pretrain_pairwise_only.sh", args.scene, "coord", "TINY")
 
+    # The published command wants all weights, whichever encoders it fuses.
+    encoders = []
+    for task in ("coord", "depth", "normal", "semantics"):
+        encoders += [f"--{task}_weight", finetuned.parents[1] / task / finetuned.name]
     data = ["--datasets_dir", args.datasets_dir, "--task", "coord"]
     runs = ["--search_dir", work / "output", "--stage", "decoder", "--size", "tiny", "--keywords", "coordonly"]
     low_iter = ["--min_ckpt_iter", environment["DECODER_MIN_CKPT_ITER"]]
     call(
         environment, sys.executable, ROOT / "finetune_decoder_single_task.py", args.scene, *data, "--encoders", "coord",
-        "--coord_weight", finetuned, "--reuse_coord_encoder", "--unfreeze_coord_encoder", "--session", "coordonly",
+        *encoders, "--reuse_coord_encoder", "--unfreeze_coord_encoder", "--session", "coordonly",
         "--sim_data_chunk", "0", "--uncertainty", "mle", "--tiny", "--epochs", args.decoder_epochs, "--batch_size", "8",
         *RECIPE.split(), "--learningrate", "0.0005", "--image_height", args.image_height, "--seed", seed, "--auto_resume",
         "--output_dir", work / "output",
