@@ -32,7 +32,7 @@ PRESET="${PRESET:-}"
 case "$PRESET" in
   "") ;;
   fast)
-    # Weights are found by what they are: a quick training's would stand beside the long one's.
+    # Runs are found by what they are: a short one would stand beside the long one.
     export OUTPUT_DIR="${OUTPUT_DIR:-$(dirname "$here")/output-fast}" WEIGHTS_DIR="${WEIGHTS_DIR:-$(dirname "$here")/weights-clean-fast}"
     ;;
   *) echo "error: unknown PRESET '$PRESET'; choose from: fast" >&2; exit 2 ;;
@@ -57,7 +57,7 @@ if [ -z "$photos" ]; then
   step "data set: the embedded landscape, surveyed once and photographed later"
   run "$PYTHON" -m datagen demo --output_dir "$DATASETS_DIR" ${NUM_IMAGES:+--num_images "$NUM_IMAGES"}
   pretrain_epochs=15 finetune_epochs=10 real_share=0.5
-  if [ "$PRESET" = fast ]; then pretrain_epochs=8 finetune_epochs=3; fi
+  if [ "$PRESET" = fast ]; then pretrain_epochs=6 finetune_epochs=4; fi
 else
   scene="$(basename "$photos")"
   geodata=(--surface "$photos/geodata/dsm.tif" --ortho "$photos/geodata/ortho.tif")
@@ -87,12 +87,7 @@ PY
 fi
 recipe="$(tr '\n' ' ' <"$ROOT/setup/miniature_recipe.txt")"
 recipe="${recipe% }"
-finetune_recipe="$recipe --sim_data_chunk 1.0 --real_share $real_share"
-if [ -n "$PRESET" ]; then
-  recipe="$recipe --preset $PRESET"
-  # What has been trained to its full size stays there.
-  finetune_recipe="$finetune_recipe --preset $PRESET --start_scale 1"
-fi
+if [ -n "$PRESET" ]; then recipe="$recipe --preset $PRESET"; fi
 
 # last_fifth EPOCHS SECTION...: the iteration after which a run's checkpoints are candidates. Under a one-cycle rate only
 # the annealed end of a run is worth validating.
@@ -112,7 +107,7 @@ step "pre-training on synthetic images, fine-tuning on real-synthetic pairs, tes
 export PRETRAIN_EPOCHS="$pretrain_epochs" PRETRAIN_LR="${LR:-0.0008}" PRETRAIN_ARGS="$recipe"
 export PRETRAIN_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$pretrain_epochs" train_sim)}"
 export FINETUNE_EPOCHS="$finetune_epochs" FINETUNE_LR="${LR:-0.0005}"
-export FINETUNE_ARGS="$finetune_recipe"
+export FINETUNE_ARGS="$recipe --sim_data_chunk 1.0 --real_share $real_share"
 export FINETUNE_MIN_CKPT_ITER="${MIN_CKPT_ITER:-$(last_fifth "$finetune_epochs" train_sim train_drone_sim train_drone_real)}"
 export DECODER_EPOCHS="${DECODER_EPOCHS:-100}" DECODER_ARGS="$recipe" DECODER_LR="${LR:-0.0005}"
 TASKS="${TASKS:-coord}" BATCH_SIZE="${BATCH_SIZE:-8}" IMAGE_HEIGHT="${IMAGE_HEIGHT:-112}" \

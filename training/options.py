@@ -99,7 +99,7 @@ class TrainingOptions:
     start_scale: float | None = option(
         None,
         check=_share,
-        help="zoom of the first half of the images, on top of --scale_range: 0.5 makes each of them cost a quarter "
+        help="zoom of the first half of the images, on top of --scale_range: at 0.5 each of them costs less than half "
         "(default: full size throughout)",
     )
     no_lr_scheduling: bool = option(False, decides=False, help="constant rate, unless --lr_schedule says otherwise")

@@ -10,7 +10,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tiny": True,
         "uncertainty": "mle",
         "image_height": 112,
-        "start_scale": 0.5,
         "batch_size": 8,
         "epochs": 3,
         "optimizer": "muon",
