@@ -149,6 +149,18 @@ def test_the_place_in_the_batch_changes_nothing():
     assert np.array_equal(together[2].pose, alone.pose) and np.array_equal(together[0].pose, together[1].pose)
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_a_prior_is_weighed_direction_by_direction(seed):
+    """Against the covariance that is told without it: two Gaussians, though the cells err in common."""
+    problem = FAMILIES["correlated 20"].make(seed)
+    alone = solve(problem)
+    of_cells_33, of_prior_33 = np.asarray(alone.covariance)[3:, 3:], np.diag([4.0, 4.0, 1.0])
+    offset_3 = np.array([1.5, -1.0, 1.0])
+    known = solve(problem, priors=dsacstar.Priors(position=(alone.pose[:3, 3] + offset_3, of_prior_33)))
+    wanted_3 = of_cells_33 @ np.linalg.solve(of_cells_33 + of_prior_33, offset_3)
+    np.testing.assert_allclose(known.pose[:3, 3] - alone.pose[:3, 3], wanted_3, atol=0.03)
+
+
 def test_priors_help_and_a_wrong_one_is_seen_in_the_answer():
     plain, helped, level = [], [], []
     for seed in range(10):
