@@ -13,6 +13,7 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from datagen.scene import GeoScene
+from exports import mavlink, ros
 from exports.localized import OutputOptions, check_output, photo_of, place_of, write_outputs
 from localization.intrinsics import intrinsics_from
 from localization.photos import Source
@@ -41,7 +42,9 @@ def test_everything_that_was_asked_for(flat: GeoScene, flat_frame, tmp_path, cap
     assert "100.0 m away, within" in places[0]
 
 
-def test_what_would_go_wrong_is_said_first(tmp_path):
+def test_what_would_go_wrong_is_said_first(tmp_path, monkeypatch):
+    for package in (ros, mavlink):  # whether they are there is another test's
+        monkeypatch.setattr(package, "check_installed", lambda: None)
     with pytest.raises(ValueError, match="--locate needs --surface and --ortho"):
         check_output(OutputOptions(locate=(1.0, 2.0)), False, [])
     with pytest.raises(FileExistsError, match="already there"):
