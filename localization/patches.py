@@ -97,9 +97,10 @@ def similarities(photo_HWC: np.ndarray, render_HWC: np.ndarray, grid: PatchGrid,
     similarity_PSS = np.zeros((len(grid.rows_P), size, size), np.float32)
     # OpenCV calls what has no structure perfectly alike.
     structured_HW = _variance(render_HWC, side) > _LEAST_VARIANCE
+    patches_HW = _variance(photo_HWC, side) > _LEAST_VARIANCE
     for similarity_SS, (x, y) in zip(similarity_PSS, grid.centres_P2 - grid.half, strict=True):
         patch, window = photo_HWC[y : y + side, x : x + side], render_HWC[y : y + side + size - 1, x : x + side + size - 1]
-        if patch.var(axis=(0, 1)).sum() > _LEAST_VARIANCE:
+        if patches_HW[y + grid.half, x + grid.half]:
             cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED, similarity_SS)
             similarity_SS *= structured_HW[y + grid.half :, x + grid.half :][:size, :size]
     return similarity_PSS
