@@ -37,8 +37,9 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import rankdata
 
 import dsacstar
-from benchmarks.solver_families import FAMILIES, FINAL_SEED, TUNING_SEEDS, Family, Problem
+from benchmarks.solver_families import FAMILIES, FINAL_SEED, TUNING_SEEDS, Family
 from benchmarks.solver_peers import OWN_STOP, Matches, cell_pixels, installed_peers, versions, with_sigma
+from benchmarks.solver_problems import Problem
 from benchmarks.solver_views import pose_error
 from records.files import plain
 

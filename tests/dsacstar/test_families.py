@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import benchmarks.solver_structured as structured
-from benchmarks.solver_families import FAMILIES, smooth_field
+from benchmarks.solver_families import FAMILIES
 from benchmarks.solver_peers import OWN_STOP, cell_pixels
+from benchmarks.solver_problems import smooth_field
 
 
 def reprojection_px(problem, pose_44, coords_3hw) -> np.ndarray:

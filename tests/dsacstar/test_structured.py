@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import dsacstar
-from benchmarks.solver_families import FAMILIES, GROSS_M, aerial, composed, gross, white
+from benchmarks.solver_families import FAMILIES, composed
+from benchmarks.solver_problems import GROSS_M, aerial, gross, white
 from benchmarks.solver_views import pose_error
 
 

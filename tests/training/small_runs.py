@@ -3,6 +3,7 @@
 import os
 import sys
 from argparse import ArgumentParser
+from dataclasses import fields, is_dataclass
 
 from training.options import add_arguments, options_from
 
@@ -22,3 +23,19 @@ def command(repository, tmp_path, *arguments):
     folders = ["--datasets_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     script = str(repository / "train_single_task.py")
     return [sys.executable, script, "scene", "--task", "coord", *folders, *map(str, arguments)]
+
+
+def parsed(*arguments, add=add_arguments, complete=options_from):
+    """The options of these flags, for the scene `town` and the task coord."""
+    parser = ArgumentParser()
+    add(parser)
+    return complete(parser.parse_args(["town", "--task", "coord", *arguments]))
+
+
+def flat(options):
+    """All options by name, those of groups too."""
+    values = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        values.update(flat(value) if is_dataclass(value) else {field.name: value})
+    return values

@@ -10,12 +10,11 @@ import pytest
 from records.options import deciding
 from runs.record import RunRecord
 from tests.training import small_runs
+from tests.training.small_runs import flat, parsed
 from training.loop import train
 from training.options import (
-    add_arguments,
     add_decoder_arguments,
     add_refinement_arguments,
-    options_from,
     refinement_options_from,
 )
 from training.state import Position, load_state, save_contents
@@ -36,20 +35,6 @@ IRRELEVANT = {
     "datasets_dir", "num_workers", "cache_gb", "network_in", "device", "compile", "output_dir", "ckpt_dir", "auto_resume",
     "epoch_plus", "debug", "image_height", "no_lr_scheduling",
 }  # fmt: skip
-
-
-def parsed(*arguments, add=add_arguments, complete=options_from):
-    parser = argparse.ArgumentParser()
-    add(parser)
-    return complete(parser.parse_args(["town", "--task", "coord", *arguments]))
-
-
-def flat(options):
-    values = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        values.update(flat(value) if is_dataclass(value) else {field.name: value})
-    return values
 
 
 def test_defaults():

@@ -1,7 +1,6 @@
 """Presets: values of what the command line leaves out; and images that are small at first."""
 
 import argparse
-from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
@@ -10,25 +9,11 @@ import training.loop as loop
 from records.options import deciding
 from runs import read_record
 from runs.record import RECORD_NAME
-from tests.training.small_runs import SMALL, options
+from tests.training.small_runs import SMALL, flat, options, parsed
 from training.loop import train
-from training.options import add_arguments, add_decoder_arguments, decoder_options_from, options_from
+from training.options import add_decoder_arguments, decoder_options_from
 from training.presets import PRESETS
 from training.schedule import image_scale
-
-
-def parsed(*words):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return options_from(parser.parse_args(["town", "--task", "coord", *words]))
-
-
-def flat(options):
-    values = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        values.update(flat(value) if is_dataclass(value) else {field.name: value})
-    return values
 
 
 @pytest.mark.parametrize("preset", PRESETS)
